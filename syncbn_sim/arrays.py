@@ -1,0 +1,75 @@
+"""What every folder needs of arrays: the type name, and one check that data are floats."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from .errors import ArgumentError, DtypeError, ShapeError
+
+Array = NDArray[Any]
+
+
+def as_float_array(x: object, name: str = "x") -> Array:
+    """Returns `x` as an array of floats, refusing integers and bools instead of guessing.
+
+    Raises:
+        DtypeError: `x` is not floating point. Rounding y back to integers would lose it silently.
+    """
+    array = np.asarray(x)
+    if array.dtype.kind != "f":
+        raise DtypeError(name, got=f"dtype {array.dtype}", expected="a floating-point array",
+                         do=f"Convert it first: {name}.astype(np.float32).")
+    return array
+
+
+def parameter_dtype(dtype: DTypeLike) -> np.dtype[Any]:
+    """Returns the dtype of a layer's parameters: float32 or float64.
+
+    Raises:
+        DtypeError: anything else; float16 has too few digits to add small updates to.
+    """
+    found = np.dtype(dtype)
+    if found not in (np.dtype(np.float32), np.dtype(np.float64)):
+        raise DtypeError("dtype", got=found, expected="float32 or float64 for parameters",
+                         do="Keep the layer in float32; float16 inputs are accepted as they are.")
+    return found
+
+
+def position_weights(weights: object, positions: tuple[int, ...]) -> Array:
+    """Returns frequency weights as float64, one for each position.
+
+    Args:
+        weights: finite numbers >= 0 of shape `positions`, or one a row, shape `(positions[0],)`,
+            which then holds for every position of that row. Bools are taken as 0 and 1.
+        positions: the shape of the data without its channel axis.
+
+    Raises:
+        ShapeError: neither shape.
+        DtypeError: not numbers.
+        ArgumentError: a negative or non-finite weight.
+    """
+    w = np.asarray(weights)
+    if w.dtype.kind not in "fiub":
+        raise DtypeError("weights", got=f"dtype {w.dtype}", expected="numbers >= 0",
+                         do="Pass a float or bool array.")
+    w = w.astype(np.float64)
+    if w.shape != positions:
+        if w.shape != positions[:1]:
+            raise ShapeError("weights", got=w.shape, expected=f"{positions} (one for each position) or {positions[:1]} (one a row)",
+                             do="Weights have the shape of x without its channel axis.")
+        w = np.broadcast_to(w.reshape(-1, *[1] * (len(positions) - 1)), positions)
+    if not np.all(np.isfinite(w)) or np.any(w < 0):
+        raise ArgumentError("weights", got="a negative or non-finite weight", expected="finite weights >= 0",
+                         do="Use 0 to mask a position.")
+    return w
+
+
+def zero_masked_rows(x: Array, weights: object | None) -> Array:
+    """Returns the rows of `x` (its first axis) with 0 where their weight is 0, so that what stands there is never read."""
+    if weights is None:
+        return x
+    rows = position_weights(weights, x.shape[:1])
+    return np.where((rows > 0).reshape(-1, *[1] * (x.ndim - 1)), x, x.dtype.type(0))

@@ -1,0 +1,69 @@
+"""One call of one rank, and the message that lists what every rank was doing when they disagree."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import FrameType
+
+from ..errors import CollectiveMismatchError
+
+_COMM = str(Path(__file__).parent)
+_PACKAGE = str(Path(__file__).parent.parent)
+
+
+@dataclass(frozen=True)
+class Call:
+    """What one rank asked for.
+
+    Attributes:
+        op: "allreduce", "recv", ...
+        detail: what all ranks must agree on: reduction, shape and dtype, or root.
+        number: this rank's how-manieth collective on the communicator, from 1.
+        where: the code lines it came from (they may differ between ranks).
+    """
+
+    op: str
+    detail: str
+    number: int = field(compare=False)
+    where: str = field(compare=False)
+
+    def __str__(self) -> str:
+        detail = f" {self.detail}" if self.detail else ""
+        return f"{self.op}{detail} (call {self.number}) at {self.where}"
+
+
+def finished(number: int) -> Call:
+    """What a rank is doing that has returned while others still talk."""
+    return Call("nothing: its function has returned", "", number, "the end")
+
+
+def code_lines(frame: FrameType | None = None) -> str:
+    """The caller's line, and the line inside this package that it went through: "script.py:12, in main < sync_batch_norm.py:40, in forward".
+
+    Args:
+        frame: where to start; default: the caller's own stack.
+    """
+    frame = frame or sys._getframe(1)
+    lines: list[str] = []
+    while frame is not None:
+        name = frame.f_code.co_filename
+        if not name.startswith(_COMM):
+            inside = name.startswith(_PACKAGE)
+            if not lines or not inside:
+                lines.append(f"{Path(name).name}:{frame.f_lineno}, in {frame.f_code.co_name}")
+            if not inside:
+                break
+        frame = frame.f_back
+    return " < ".join(reversed(lines)) or "an unknown line"
+
+
+def mismatch(calls: dict[int, Call]) -> CollectiveMismatchError:
+    """The error that lists each rank's call, the odd ones out marked."""
+    values = list(calls.values())
+    usual = max(values, key=values.count)
+    lines = [f"  rank {r}{'' if call == usual else ' (differs)'}: {call}" for r, call in sorted(calls.items())]
+    return CollectiveMismatchError(
+        "ranks disagree about a collective", got="\n" + "\n".join(lines) + "\n", expected="the same call on every rank",
+        do="Every rank, even one without data, must make the same collectives in the same order: look for a skipped layer or a branch on the rank.")

@@ -1,0 +1,132 @@
+"""launch(): the same function on any number of ranks, whatever a rank is made of."""
+
+from __future__ import annotations
+
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from typing import Any
+
+from ..errors import ArgumentError, LaunchError, RankAbortedError
+from .base import Communicator
+from .checked import CheckedCommunicator
+from .mpi import MPICommunicator, abort_with_traceback
+from .mpi_start import start_mpi, world_size
+from .serial import SerialCommunicator
+from .threads import Group, ThreadCommunicator, World
+
+BACKENDS = ("auto", "serial", "threads", "mpi")
+
+
+def launch(fn: Callable[..., Any], ranks: int | None = None, backend: str = "auto", args: Sequence[Any] = (),
+           kwargs: Mapping[str, Any] | None = None, checked: bool = True) -> list[Any] | None:
+    """Runs fn(comm, *args, **kwargs) on every rank and collects what it returns.
+
+    Args:
+        fn: called once a rank, with that rank's communicator first.
+        ranks: how many; default: the world's size under mpirun, else 1.
+        backend: "serial", "threads", "mpi", or "auto": mpi under mpirun, else threads (serial for one rank).
+        args: further positional arguments.
+        kwargs: further keyword arguments.
+        checked: over MPI, compare every collective over the ranks first and name a mismatch; off for
+            benchmarks, where a watchdog still ends a hung job. Threads always check.
+
+    Returns:
+        The results by rank; over MPI on rank 0 only, None elsewhere.
+
+    Raises:
+        Whatever the first failing rank raised, with that rank's traceback. Over MPI the traceback is printed
+        and every process of the job ends with exit code 1.
+        ArgumentError, LaunchError: the ranks cannot be started as asked.
+    """
+    chosen, size = _choose(backend, ranks)
+    with _one_blas_thread():
+        if chosen == "serial":
+            return [fn(SerialCommunicator(), *args, **(kwargs or {}))]
+        if chosen == "threads":
+            return _launch_threads(fn, size, args, kwargs or {})
+        return _launch_mpi(fn, ranks, args, kwargs or {}, checked)
+
+
+def _choose(backend: str, ranks: int | None) -> tuple[str, int]:
+    if backend not in BACKENDS:
+        raise ArgumentError("backend", got=repr(backend), expected=", ".join(BACKENDS), do='Leave it out for "auto".')
+    if ranks is not None and (isinstance(ranks, bool) or not isinstance(ranks, int) or ranks < 1):
+        raise ArgumentError("ranks", got=repr(ranks), expected="a whole number of at least 1", do="One rank is a serial run.")
+    world = world_size()
+    if backend == "auto":
+        backend = "mpi" if world is not None else "serial" if ranks in (None, 1) else "threads"
+    if backend == "serial" and ranks not in (None, 1):
+        raise ArgumentError("ranks", got=ranks, expected='1 with backend "serial"', do='Use backend "threads" for more.')
+    return backend, ranks or 1
+
+
+@contextmanager
+def _one_blas_thread() -> Iterator[None]:
+    """One BLAS thread a rank: ranks share the cores already, and the bits then do not depend on the machine."""
+    try:
+        from threadpoolctl import threadpool_limits
+    except ImportError:  # NumPy alone must be enough; then the environment decides
+        limit: Any = nullcontext()
+    else:
+        limit = threadpool_limits(1)
+    with limit:
+        yield
+
+
+def _launch_threads(fn: Callable[..., Any], size: int, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+    world, group = World(size), Group(list(range(size)))
+    results: list[Any] = [None] * size
+
+    def run(rank: int) -> None:
+        comm = ThreadCommunicator(world, group, rank)
+        try:
+            results[rank] = fn(comm, *args, **kwargs)
+            world.finish(rank, comm.calls)
+        except RankAbortedError:
+            pass
+        except BaseException as error:
+            error.add_note(f"This happened on rank {rank} of {size}.")
+            with world.lock:
+                world.fail(rank, error)
+
+    threads = [threading.Thread(target=run, args=(rank,), name=f"rank-{rank}", daemon=True) for rank in range(size)]
+    for thread in threads:
+        thread.start()
+    try:
+        for thread in threads:
+            while thread.is_alive() and world.failure is None:
+                thread.join(0.2)
+    except KeyboardInterrupt as error:
+        with world.lock:
+            world.fail(None, error)
+        raise
+    if world.failure is not None:
+        deadline = time.monotonic() + 1.0  # they stop at their next call; one deep in its own work is left behind
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        raise world.failure[1]
+    return results
+
+
+def _launch_mpi(fn: Callable[..., Any], ranks: int | None, args: Sequence[Any], kwargs: Mapping[str, Any], checked: bool) -> list[Any] | None:
+    inner = MPICommunicator(start_mpi())
+    if ranks is not None and ranks != inner.size:
+        raise LaunchError("ranks", got=ranks, expected=f"{inner.size}, the number of processes that mpirun started",
+                          do=f"Start it with mpirun -n {ranks}, or leave ranks out.")
+    comm: Communicator = CheckedCommunicator(inner) if checked else inner
+    # Python's own handler runs only between bytecodes: a rank blocked inside MPI would not hear Ctrl-C.
+    previous = signal.signal(signal.SIGINT, signal.SIG_DFL) if threading.current_thread() is threading.main_thread() else None
+    try:
+        result = fn(comm, *args, **kwargs)
+        if isinstance(comm, CheckedCommunicator):
+            comm.finish()
+        return inner.gather_results(result)
+    except BaseException as error:
+        abort_with_traceback(inner.rank, error)
+        raise
+    finally:
+        if previous is not None:
+            signal.signal(signal.SIGINT, previous)

@@ -1,0 +1,174 @@
+"""Ranks as MPI processes, by mpi4py's buffer calls on a communicator of our own."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..arrays import Array
+from ..errors import CollectiveMismatchError
+from .base import Communicator
+from .calls import code_lines
+
+if TYPE_CHECKING:
+    from mpi4py import MPI as mpi_types
+
+    Intracomm = mpi_types.Intracomm
+    Request = mpi_types.Request
+
+PATIENCE = 300.0  # seconds; a job may well load data on one rank for minutes
+GRACE = 2.0  # seconds in which the other ranks' watchdogs can speak before the job is ended
+
+
+class Watchdog:
+    """Ends a hung job: a rank that waits in MPI for longer than `patience` seconds says in which call, and aborts.
+
+    The environment variable SYNCBN_SIM_WATCHDOG sets the seconds (default 300). A blocked MPI call cannot be interrupted, so a thread has to look on; it reads the blocked thread's stack only then.
+    """
+
+    def __init__(self, rank: int, abort: Callable[[], None]) -> None:
+        self.rank, self.abort = rank, abort
+        self.patience = float(os.environ.get("SYNCBN_SIM_WATCHDOG", PATIENCE))
+        self.calls = 0
+        self.last = "no call yet"
+        self.since: float | None = None
+        self.thread_id = threading.get_ident()
+        threading.Thread(target=self._look_on, daemon=True, name="mpi-watchdog").start()
+
+    @contextmanager
+    def watch(self, op: str, detail: str = "") -> Iterator[None]:
+        """Marks the time inside one MPI call."""
+        self.calls += 1
+        before, self.last, self.since = self.since, f"{op} {detail}".strip(), time.monotonic()
+        try:
+            yield
+        finally:
+            self.since = before
+
+    def _look_on(self) -> None:
+        while True:
+            time.sleep(min(1.0, self.patience / 4))
+            since = self.since
+            if since is not None and time.monotonic() - since > self.patience:
+                break
+        frame = sys._current_frames().get(self.thread_id)
+        say(f"rank {self.rank}: waiting for {self.patience:g} s in {self.last} (call {self.calls}) at {code_lines(frame)}. "
+            "Ranks that say nothing here are computing or gone. SYNCBN_SIM_WATCHDOG sets the seconds.")
+        time.sleep(GRACE)
+        self.abort()
+
+
+def say(text: str) -> None:
+    """Writes whole lines to stderr in one call, so that lines of several ranks do not mix."""
+    os.write(2, (text.rstrip() + "\n").encode())
+
+
+class MPICommunicator(Communicator):
+    """A duplicate of an MPI communicator, so that our messages never meet anybody else's.
+
+    Arrays travel as buffers; only small objects (shapes, a broadcast configuration) are pickled.
+    Sums repeat themselves bit for bit on one machine and layout, in the library's order, not in rank order.
+    """
+
+    def __init__(self, mpi_comm: Intracomm, watchdog: Watchdog | None = None) -> None:
+        from mpi4py import MPI
+
+        self._mpi = MPI
+        self._comm = mpi_comm
+        self.rank, self.size = mpi_comm.rank, mpi_comm.size
+        self._watchdog = watchdog or Watchdog(self.rank, lambda: MPI.COMM_WORLD.Abort(1))
+        self._ops = {"sum": MPI.SUM, "max": MPI.MAX, "min": MPI.MIN}
+        self._pending: list[tuple[Request, Array]] = []
+
+    def _allreduce(self, array: Array, op: str) -> Array:
+        result = np.empty_like(array)
+        with self._watchdog.watch("allreduce", f"{op} {array.dtype} {array.shape}"):
+            self._comm.Allreduce(array, result, self._ops[op])
+        return result
+
+    def _allgather(self, array: Array) -> list[Array]:
+        with self._watchdog.watch("allgather", f"{array.dtype} {array.shape}"):
+            kinds = self._comm.allgather((array.dtype.str, array.shape))
+            sizes = [np.dtype(d).itemsize * int(np.prod(s)) for d, s in kinds]
+            received = np.empty(sum(sizes), np.uint8)
+            self._comm.Allgatherv(as_bytes(array), [received, sizes])
+        parts = np.split(received, np.cumsum(sizes)[:-1])
+        return [part.copy().view(d).reshape(s) for part, (d, s) in zip(parts, kinds, strict=True)]
+
+    def _bcast(self, value: Any, root: int) -> Any:
+        with self._watchdog.watch("bcast", f"root {root}"):
+            is_array = isinstance(value, np.ndarray) and not value.dtype.hasobject
+            kind = (value.dtype.str, value.shape) if is_array else None
+            kind, small = self._comm.bcast((kind, None if is_array else value) if self.rank == root else None, root)
+            if kind is None:
+                return value if self.rank == root else small
+            buffer = np.ascontiguousarray(value) if self.rank == root else np.empty(kind[1], kind[0])
+            self._comm.Bcast(as_bytes(buffer), root)
+            return value if self.rank == root else buffer
+
+    def _barrier(self) -> None:
+        with self._watchdog.watch("barrier"):
+            self._comm.Barrier()
+
+    def _split(self, color: int | None, key: int) -> Communicator | None:
+        with self._watchdog.watch("split"):
+            group = self._comm.Split(self._mpi.UNDEFINED if color is None else color, key)
+        return None if color is None else MPICommunicator(group, self._watchdog)
+
+    def _send(self, array: Array, dest: int, tag: int) -> None:
+        # A blocking Send returns early for small messages only: two ranks that send to each other first would hang above some size.
+        self._pending = [(request, kept) for request, kept in self._pending if not request.Test()]
+        message = np.concatenate([_header(array), as_bytes(array)])
+        self._pending.append((self._comm.Isend(message, dest, tag), message))
+
+    def _recv(self, source: int, tag: int) -> Array:
+        with self._watchdog.watch("recv", f"from rank {source}, tag {tag}"):
+            status = self._mpi.Status()
+            found = self._comm.Mprobe(source, tag, status)
+            message = np.empty(status.Get_count(self._mpi.BYTE), np.uint8)
+            found.Recv(message)
+        return _parse(message)
+
+    def gather_results(self, result: Any) -> list[Any] | None:
+        """Collects what each rank's function returned on rank 0; the last thing that launch() does."""
+        with self._watchdog.watch("the end of launch: its function has returned, others have not"):
+            return self._comm.gather(result, 0)
+
+
+def as_bytes(array: Array) -> Array:
+    """The array's memory as bytes, without copying."""
+    return array.reshape(-1).view(np.uint8) if array.size else np.empty(0, np.uint8)
+
+
+def _header(array: Array) -> Array:
+    kind = pickle.dumps((array.dtype.str, array.shape))
+    return np.frombuffer(len(kind).to_bytes(4, "little") + kind, np.uint8)
+
+
+def _parse(message: Array) -> Array:
+    end = 4 + int.from_bytes(message[:4].tobytes(), "little")
+    dtype, shape = pickle.loads(message[4:end].tobytes())
+    return message[end:].copy().view(dtype).reshape(shape)
+
+
+def abort_with_traceback(rank: int, error: BaseException) -> None:
+    """Prints this rank's traceback, each line with its rank, and ends every process of the job.
+
+    A mismatch is raised on all ranks of a communicator: its rank 0 speaks for all, the others only if it should not.
+    """
+    from mpi4py import MPI
+
+    if isinstance(error, CollectiveMismatchError) and error.told_by_rank_0:
+        time.sleep(GRACE)
+    lines = "".join(traceback.format_exception(error)).splitlines()
+    say("\n".join(f"[rank {rank}] {line}" for line in lines))
+    MPI.COMM_WORLD.Abort(1)

@@ -1,0 +1,75 @@
+"""Every exception of the project. Each message says what came, what was expected and what to do."""
+
+from __future__ import annotations
+
+
+class SyncBNError(Exception):
+    """Base of all errors raised on purpose by this package.
+
+    Args:
+        subject: the argument, layer or call that is wrong.
+        got: what came.
+        expected: what was expected.
+        do: what the caller should do now.
+    """
+
+    def __init__(self, subject: str, *, got: object, expected: str, do: str) -> None:
+        super().__init__(f"{subject}: got {got}, expected {expected}. {do}")
+
+
+class DtypeError(SyncBNError, TypeError):
+    """An array has a dtype that this operation does not take."""
+
+
+class ShapeError(SyncBNError, ValueError):
+    """An array has a shape that does not fit."""
+
+
+class ArgumentError(SyncBNError, ValueError):
+    """A plain argument (a number, a name) is outside what is allowed."""
+
+
+class CountError(SyncBNError, ValueError):
+    """Too few positions stand behind a statistic for it to exist."""
+
+
+class ContextError(SyncBNError, RuntimeError):
+    """Forward and backward calls do not pair up."""
+
+
+class StateDictError(SyncBNError, ValueError):
+    """A state dict does not fit the model."""
+
+
+class DataError(SyncBNError, ValueError):
+    """A data set, or a file that should hold one, cannot be used."""
+
+
+class MissingDependencyError(SyncBNError, ImportError):
+    """An optional library is needed and not installed."""
+
+
+class CommunicatorError(SyncBNError, RuntimeError):
+    """Base of everything that goes wrong between ranks."""
+
+
+class LaunchError(CommunicatorError):
+    """The ranks asked for cannot be started."""
+
+
+class CollectiveMismatchError(CommunicatorError):
+    """The ranks do not all take part in the same collective.
+
+    Attributes:
+        told_by_rank_0: this rank need not print it, rank 0 of the communicator does.
+    """
+
+    told_by_rank_0 = False
+
+
+class DeadlockError(CommunicatorError):
+    """Every rank waits for another, so none can go on."""
+
+
+class RankAbortedError(CommunicatorError):
+    """This rank stops because another one failed (that one's error is the one to read)."""

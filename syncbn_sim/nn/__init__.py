@@ -1,0 +1,15 @@
+"""Layers: state on top of `functional`."""
+
+from .activations import Flatten, ReLU
+from .averaged_batch_norm import AveragedBatchNorm
+from .batch_norm import BatchNorm
+from .containers import Sequential
+from .convert import convert_sync_batchnorm, revert_sync_batchnorm
+from .layer_norm import LayerNorm
+from .linear import Linear
+from .losses import BCEWithLogitsLoss, CrossEntropyLoss, Loss
+from .module import Module, Parameter, check_no_contexts, no_backward
+from .sync_batch_norm import SyncBatchNorm
+
+__all__ = ["AveragedBatchNorm", "BCEWithLogitsLoss", "BatchNorm", "CrossEntropyLoss", "Flatten", "LayerNorm", "Linear", "Loss", "Module",
+           "Parameter", "ReLU", "Sequential", "SyncBatchNorm", "check_no_contexts", "convert_sync_batchnorm", "no_backward", "revert_sync_batchnorm"]

@@ -1,0 +1,39 @@
+"""Layers without parameters."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..arrays import Array
+from ..errors import ShapeError
+from ..functional.activations import relu, relu_backward
+from .module import Module
+
+
+class ReLU(Module):
+    """y = max(x, 0), any shape."""
+
+    def forward(self, x: Array, weights: object | None = None) -> Array:
+        """Returns y."""
+        y = relu(x)
+        self.push(y)
+        return y
+
+    def backward(self, dy: Array) -> Array:
+        """Returns dy where y > 0, else 0."""
+        return relu_backward(dy, self.pop())
+
+
+class Flatten(Module):
+    """(N, C, H, W) -> (N, C H W). Position weights cannot pass it; use one weight a row, shape (N,)."""
+
+    def forward(self, x: Array, weights: object | None = None) -> Array:
+        """Returns x with all axes but the first made one."""
+        if weights is not None and np.ndim(weights) > 1:
+            raise ShapeError("weights", got=np.shape(weights), expected=f"({len(x)},) for a model with a Flatten", do="Give one weight a row.")
+        self.push(x.shape)
+        return x.reshape(len(x), int(np.prod(x.shape[1:])))
+
+    def backward(self, dy: Array) -> Array:
+        """Returns dy in the input's shape."""
+        return dy.reshape(self.pop())

@@ -1,0 +1,172 @@
+"""Batch normalisation on this rank's own batch, and the two places at which a subclass can make it the batch of all ranks."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from ..arrays import Array, as_float_array, parameter_dtype, position_weights
+from ..errors import ArgumentError, CountError, ShapeError
+from ..functional import batch_norm as F
+from ..functional.batch_norm import BackwardSums
+from ..stats import running
+from ..stats.moments import Moments
+from .module import Module, Parameter
+
+
+class Statistics(NamedTuple):
+    """What a batch is normalised with: mean and biased variance (C,), the unbiased variance to store, and the count behind them."""
+
+    mean: Array
+    var: Array
+    unbiased_var: Array
+    count: float
+
+
+class Context(NamedTuple):
+    """What backward needs. `count` None: frozen statistics; `shared`: the statistics were those of all ranks."""
+
+    x_hat: Array
+    inv_std: Array
+    weights: Array | None
+    count: float | None
+    shared: bool
+    local: Moments
+    dtype: np.dtype[np.floating]
+
+
+class BatchNorm(Module):
+    """y = weight (x - mean) / sqrt(var + eps) + bias, for each channel.
+
+    Training: mean and biased variance of the batch; the running ones move by `momentum` towards the mean and
+    the *unbiased* variance. Evaluation: the running ones. The backward pass in evaluation treats them as constants.
+    Talks to nobody.
+
+    Args:
+        num_features: C, the number of channels.
+        eps: added to the variance, so that a constant channel gives y = bias.
+        momentum: weight of the new value in the running statistics; None: cumulative average.
+        affine: whether there are weight (1 at the start) and bias (0), both (C,).
+        track_running_stats: False: no running statistics, so evaluation uses this rank's batch too.
+        dtype: of parameters and buffers, float32 or float64. Statistics are computed in float64.
+        channel_axis: 1, or -1 for channels-last.
+
+    Inputs: x of rank 2 to 5 or more, e.g. (N, C), (N, C, H, W); any float dtype, which y and dx share.
+    Position weights (shape of x without its channel axis, or one a row) count as frequencies; 0 masks a
+    position: it is never read, y and dx are 0 there. An empty batch gives an empty output and leaves the running statistics alone.
+
+    Raises:
+        DtypeError: integer or bool input.
+        ShapeError: rank below 2, or a wrong number of channels.
+        CountError: training with a total weight of more than 0 and at most 1: no variance.
+
+    Source: Ioffe & Szegedy (2015), algorithms 1 and 2; conventions of torch.nn.BatchNorm1d.
+    """
+
+    running_mean: Array | None
+    running_var: Array | None
+    num_batches_tracked: Array | None
+
+    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
+                 track_running_stats: bool = True, dtype: DTypeLike = np.float32, channel_axis: int = 1) -> None:
+        super().__init__()
+        running.check_momentum(momentum)
+        if num_features < 1 or eps < 0:
+            raise ArgumentError("BatchNorm", got=f"num_features={num_features}, eps={eps}", expected="at least one channel and eps >= 0",
+                                do="The first argument is the number of channels.")
+        self.num_features, self.eps, self.momentum, self.channel_axis = num_features, eps, momentum, channel_axis
+        self.weight = Parameter(np.ones(num_features), dtype) if affine else None
+        self.bias = Parameter(np.zeros(num_features), dtype) if affine else None
+        kind, tracks = parameter_dtype(dtype), track_running_stats
+        self.register_buffer("running_mean", np.zeros(num_features, kind) if tracks else None)
+        self.register_buffer("running_var", np.ones(num_features, kind) if tracks else None)
+        self.register_buffer("num_batches_tracked", np.array(0, np.int64) if tracks else None)
+
+    # -- the two sums over the batch, which a subclass may take over more than this rank ------------------------------
+
+    def batch_statistics(self, local: Moments) -> Statistics:
+        """Turns this rank's moments into the statistics to normalise with."""
+        return self.statistics_of(local)
+
+    def sum_backward(self, local: BackwardSums) -> BackwardSums:
+        """Turns this rank's backward sums into those of the batch whose statistics were used."""
+        return local
+
+    # -----------------------------------------------------------------------------------------------------------------
+
+    def forward(self, x: Array, weights: object | None = None) -> Array:
+        """Returns y, shape and dtype of x."""
+        x = self._channels_second(x)
+        w = None if weights is None else position_weights(weights, (x.shape[0], *x.shape[2:]))
+        shared, local, count = self.training, F.local_moments(x, w), None
+        if self.training or self.running_mean is None or self.running_var is None:
+            mean, var, unbiased_var, count = self.batch_statistics(local) if shared else self.statistics_of(local, minimum=0)
+            if shared and count > 0:
+                self._remember(mean, unbiased_var)
+        else:
+            mean, var = self.running_mean, self.running_var
+        x_hat, inv_std = F.standardize(x, mean, var, self.eps, w)
+        y = F.scale_and_shift(x_hat, *self._affine(), w)
+        self.push(Context(x_hat, inv_std, w, count, shared, local, x.dtype))
+        return np.moveaxis(y.astype(x.dtype), 1, self.channel_axis)
+
+    def backward(self, dy: Array) -> Array:
+        """Adds this rank's share to the gradients of weight and bias, returns dx."""
+        context: Context = self.pop()
+        dy = self._channels_second(dy, "dy")
+        if dy.shape != context.x_hat.shape:
+            raise ShapeError("dy", got=dy.shape, expected=f"{context.x_hat.shape} (channels second), the shape of y",
+                             do="Pass the gradient of the latest forward pass.")
+        dy = dy.astype(np.float64)
+        if context.weights is not None:
+            dy = np.where(F.over_channels(context.weights, dy) > 0, dy, 0.0)
+        local = F.local_backward_sums(dy, context.x_hat)
+        weight, _ = self._affine()
+        if self.weight and self.bias:
+            self.weight.add_grad(local.dy_x_hat)
+            self.bias.add_grad(local.dy)
+        if context.count is None:
+            dx = F.frozen_input_gradient(dy, context.inv_std, weight)
+        else:
+            sums = self.sum_backward(local) if context.shared else local
+            dx = self.input_gradient(dy, context, weight, sums)
+        return np.moveaxis(dx.astype(context.dtype), 1, self.channel_axis)
+
+    def input_gradient(self, dy: Array, context: Context, weight: Array | None, sums: BackwardSums) -> Array:
+        """dx from the sums of the batch whose statistics were used."""
+        return F.input_gradient(dy, context.x_hat, context.inv_std, weight, sums, max(context.count or 0, 1), context.weights)
+
+    def statistics_of(self, moments: Moments, minimum: float = 1) -> Statistics:
+        """Mean and variances of some moments; of an empty batch 0 and 1, which then touch nothing.
+
+        Raises:
+            CountError: the count is above 0 and not above `minimum`.
+        """
+        n = moments.count
+        if n == 0:
+            return Statistics(np.zeros(self.num_features), np.ones(self.num_features), np.ones(self.num_features), 0)
+        if n <= minimum:
+            raise CountError(f"{type(self).__name__}({self.num_features}) in training", got=f"a total count of {n:g} for each channel",
+                             expected="more than 1", do="One position has no variance: use more rows, synchronise over ranks, or call eval().")
+        biased = moments.var()
+        return Statistics(moments.mean, biased, biased * (n / (n - 1)) if n > 1 else biased, n)
+
+    def _remember(self, mean: Array, unbiased_var: Array) -> None:
+        if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
+            return
+        self.num_batches_tracked = self.num_batches_tracked + 1
+        batches = int(self.num_batches_tracked)
+        self.running_mean = running.updated(self.running_mean, mean, self.momentum, batches)
+        self.running_var = running.updated(self.running_var, unbiased_var, self.momentum, batches)
+
+    def _affine(self) -> tuple[Array | None, Array | None]:
+        return (self.weight.data if self.weight else None, self.bias.data if self.bias else None)
+
+    def _channels_second(self, x: Array, name: str = "x") -> Array:
+        x = as_float_array(x, name)
+        if x.ndim < 2 or x.shape[self.channel_axis] != self.num_features:
+            raise ShapeError(f"{type(self).__name__} {name}", got=x.shape, expected=f"rank 2 or more with {self.num_features} channels on axis {self.channel_axis}",
+                             do="Check num_features, or pass channel_axis=-1 for channels-last.")
+        return np.moveaxis(x, self.channel_axis, 1)

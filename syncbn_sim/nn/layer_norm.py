@@ -1,0 +1,59 @@
+"""Layer normalisation."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from ..arrays import Array, as_float_array, zero_masked_rows
+from ..errors import ShapeError
+from ..functional.layer_norm import layer_norm, layer_norm_backward
+from .module import Module, Parameter
+
+
+class LayerNorm(Module):
+    """y = weight (x - mean) / sqrt(var + eps) + bias, mean and biased variance over the trailing axes of each row.
+
+    No batch statistics, so batch size, order and ranks do not matter, training and evaluation are the same, and it talks to
+    nobody. PyTorch's names and conventions.
+
+    Args:
+        normalized_shape: the trailing axes, e.g. 64 for (N, 64).
+        eps: added to the variance.
+        elementwise_affine: whether there are weight (1 at the start) and bias (0) of that shape.
+        dtype: of the parameters.
+
+    Raises:
+        ShapeError: the input's trailing axes differ.
+
+    Source: Ba, Kiros & Hinton (2016).
+    """
+
+    def __init__(self, normalized_shape: int | tuple[int, ...], eps: float = 1e-5, elementwise_affine: bool = True,
+                 dtype: DTypeLike = np.float32) -> None:
+        super().__init__()
+        self.normalized_shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
+        self.eps = eps
+        self.weight = Parameter(np.ones(self.normalized_shape), dtype) if elementwise_affine else None
+        self.bias = Parameter(np.zeros(self.normalized_shape), dtype) if elementwise_affine else None
+        self._axes = tuple(range(-len(self.normalized_shape), 0))
+
+    def forward(self, x: Array, weights: object | None = None) -> Array:
+        """Returns y, shape and dtype of x."""
+        x = as_float_array(x)
+        if x.shape[-len(self._axes):] != self.normalized_shape or x.ndim <= len(self._axes):
+            raise ShapeError("LayerNorm input", got=x.shape, expected=f"(N, ..., {', '.join(map(str, self.normalized_shape))})",
+                             do="normalized_shape is the shape of the trailing axes.")
+        x = zero_masked_rows(x, weights)
+        y, context = layer_norm(x, self._axes, self.eps, *(p.data if p else None for p in (self.weight, self.bias)))
+        self.push((context, weights, x.dtype))
+        return y.astype(x.dtype)
+
+    def backward(self, dy: Array) -> Array:
+        """Adds to the gradients of weight and bias, returns dx."""
+        context, weights, dtype = self.pop()
+        dx, d_weight, d_bias = layer_norm_backward(zero_masked_rows(dy, weights), context, self._axes, self.weight.data if self.weight else None)
+        if self.weight and self.bias:
+            self.weight.add_grad(d_weight)
+            self.bias.add_grad(d_bias)
+        return dx.astype(dtype)

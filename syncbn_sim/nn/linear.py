@@ -1,0 +1,51 @@
+"""The fully connected layer."""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from ..arrays import Array, as_float_array, zero_masked_rows
+from ..errors import ShapeError
+from ..functional.linear import linear, linear_backward
+from .module import Module, Parameter
+
+
+class Linear(Module):
+    """y = x W^T + b for x (N, in_features).
+
+    W (out, in) and b (out,) start uniform in +-1 / sqrt(in_features), drawn from `rng`, so they depend on the
+    seed alone, never on the number of ranks. Right before a BatchNorm use `bias=False`: the mean takes
+    the bias out again, its true gradient is zero, and Adam would amplify the rounding noise in its place.
+    Rows of weight 0 are read as 0. Talks to nobody.
+
+    Raises:
+        ShapeError: the input is not (N, in_features).
+    """
+
+    def __init__(self, in_features: int, out_features: int, bias: bool = True, dtype: DTypeLike = np.float32,
+                 rng: np.random.Generator | None = None) -> None:
+        super().__init__()
+        rng = rng or np.random.default_rng(0)
+        bound = 1.0 / np.sqrt(in_features)
+        self.in_features = in_features
+        self.weight = Parameter(rng.uniform(-bound, bound, (out_features, in_features)), dtype)
+        self.bias = Parameter(rng.uniform(-bound, bound, out_features), dtype) if bias else None
+
+    def forward(self, x: Array, weights: object | None = None) -> Array:
+        """Returns y (N, out_features) in x's dtype."""
+        x = as_float_array(x)
+        if x.ndim != 2 or x.shape[1] != self.in_features:
+            raise ShapeError("Linear input", got=x.shape, expected=f"(N, {self.in_features})", do="Put a Flatten before it, or fix in_features.")
+        x = zero_masked_rows(x, weights)
+        self.push((x, weights))
+        return linear(x, self.weight.data, self.bias.data if self.bias else None).astype(x.dtype, copy=False)
+
+    def backward(self, dy: Array) -> Array:
+        """Adds to the gradients of W and b, returns dx."""
+        x, weights = self.pop()
+        dx, d_weight, d_bias = linear_backward(zero_masked_rows(dy, weights), x, self.weight.data)
+        self.weight.add_grad(d_weight)
+        if self.bias:
+            self.bias.add_grad(d_bias)
+        return dx.astype(x.dtype, copy=False)

@@ -1,0 +1,103 @@
+"""Losses as objects: they return a sum and a count, so that ranks add up to one global loss."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..arrays import Array, as_float_array, position_weights
+from ..errors import ContextError, DtypeError, ShapeError
+from ..functional.losses import (binary_cross_entropy_with_logits, binary_cross_entropy_with_logits_backward, softmax_cross_entropy,
+                                 softmax_cross_entropy_backward)
+
+
+class Loss:
+    """Base of the losses: sum_i w_i loss_i and sum_i w_i over this rank's rows, and the gradient of that sum.
+
+    There is no mean in here: whoever knows the count over all ranks divides, once.
+    """
+
+    def __init__(self) -> None:
+        self._contexts: list[tuple[Array, Array, Array | None, np.dtype[np.floating]]] = []
+
+    def __call__(self, logits: Array, labels: Array, weights: object | None = None) -> tuple[float, float]:
+        """Returns the sum of the weighted losses and the count (sum of weights, or number of rows).
+
+        Args:
+            logits: floats, (N, K) or (N,).
+            labels: (N,).
+            weights: (N,) frequency weights; rows of weight 0 are never read.
+        """
+        logits = as_float_array(logits, "logits")
+        w = None if weights is None else position_weights(weights, logits.shape[:1])
+        if w is not None:
+            logits = np.where((w > 0).reshape(-1, *[1] * (logits.ndim - 1)), logits, 0)
+            labels = np.where(w > 0, labels, np.zeros((), labels.dtype))
+        self.check(logits, labels)
+        losses, probabilities = self.values(logits, labels)
+        self._contexts.append((probabilities, labels, w, logits.dtype))
+        return (float(losses.sum()), float(len(losses))) if w is None else (float((w * losses).sum()), float(w.sum()))
+
+    def backward(self) -> Array:
+        """Returns d(sum of losses) / d logits for the latest call.
+
+        Raises:
+            ContextError: there was no call.
+        """
+        if not self._contexts:
+            raise ContextError(f"{type(self).__name__}.backward", got="no loss to go back through", expected="one call for each backward",
+                               do="Call the loss first.")
+        probabilities, labels, w, dtype = self._contexts.pop()
+        gradient = self.gradients(probabilities, labels)
+        if w is not None:
+            gradient = gradient * w.reshape(-1, *[1] * (gradient.ndim - 1))
+        return gradient.astype(dtype)
+
+    def check(self, logits: Array, labels: Array) -> None:
+        """Refuses logits and labels that do not fit."""
+        raise NotImplementedError
+
+    def values(self, logits: Array, labels: Array) -> tuple[Array, Array]:
+        """Losses of the rows, and the predicted probabilities."""
+        raise NotImplementedError
+
+    def gradients(self, probabilities: Array, labels: Array) -> Array:
+        """d loss_i / d logits_i."""
+        raise NotImplementedError
+
+
+class CrossEntropyLoss(Loss):
+    """Softmax cross-entropy: logits (N, K), integer labels (N,) in 0..K-1."""
+
+    def check(self, logits: Array, labels: Array) -> None:
+        """Refuses non-integer labels, labels outside 0..K-1 and wrong shapes."""
+        if logits.ndim != 2 or labels.shape != logits.shape[:1]:
+            raise ShapeError("cross-entropy", got=f"logits {logits.shape}, labels {labels.shape}", expected="(N, K) and (N,)", do="One label a row.")
+        if labels.dtype.kind not in "iu":
+            raise DtypeError("labels", got=f"dtype {labels.dtype}", expected="integers", do="Convert them first: labels.astype(np.int64).")
+        if labels.size and (labels.min() < 0 or labels.max() >= logits.shape[1]):
+            raise ShapeError("labels", got=f"values from {labels.min()} to {labels.max()}", expected=f"0 to {logits.shape[1] - 1}",
+                             do="Number the classes from 0, or widen the last layer.")
+
+    values = staticmethod(softmax_cross_entropy)  # type: ignore[assignment]
+    gradients = staticmethod(softmax_cross_entropy_backward)  # type: ignore[assignment]
+
+
+class BCEWithLogitsLoss(Loss):
+    """Binary cross-entropy on logits: logits (N,) or (N, 1), labels (N,) in [0, 1]."""
+
+    def check(self, logits: Array, labels: Array) -> None:
+        """Refuses wrong shapes and labels outside [0, 1]."""
+        if logits.shape not in (labels.shape, (*labels.shape, 1)) or labels.ndim != 1:
+            raise ShapeError("binary cross-entropy", got=f"logits {logits.shape}, labels {labels.shape}", expected="(N,) or (N, 1), and (N,)",
+                             do="One logit and one label a row.")
+        if labels.size and not (labels.min() >= 0 and labels.max() <= 1):
+            raise ShapeError("labels", got=f"values from {labels.min()} to {labels.max()}", expected="0 to 1", do="Code the classes as 0 and 1.")
+
+    def values(self, logits: Array, labels: Array) -> tuple[Array, Array]:
+        """Losses and probabilities; the latter keep the logits' shape."""
+        losses, probabilities = binary_cross_entropy_with_logits(logits.reshape(-1), labels)
+        return losses, probabilities.reshape(logits.shape)
+
+    def gradients(self, probabilities: Array, labels: Array) -> Array:
+        """p - y in the logits' shape."""
+        return binary_cross_entropy_with_logits_backward(probabilities, labels.reshape(probabilities.shape))

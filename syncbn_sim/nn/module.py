@@ -1,0 +1,185 @@
+"""Parameter, buffers and Module: state, and the pairing of forward with backward."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, Self
+
+import numpy as np
+from numpy.typing import DTypeLike
+
+from ..arrays import Array, parameter_dtype
+from ..errors import ContextError, StateDictError
+
+
+class Parameter:
+    """An array that training changes, and its gradient.
+
+    Attributes:
+        data: the value, float32 or float64.
+        grad: gradient of the sum of losses with respect to `data`; `backward` adds to it, None = none yet.
+            It is this rank's share: `train` sums it over ranks.
+    """
+
+    def __init__(self, data: object, dtype: DTypeLike = np.float32) -> None:
+        self.data: Array = np.array(data, dtype=parameter_dtype(dtype))
+        self.grad: Array | None = None
+
+    def add_grad(self, gradient: Array) -> None:
+        """Adds a gradient in the parameter's own shape and dtype."""
+        gradient = gradient.astype(self.data.dtype, copy=False).reshape(self.data.shape)
+        self.grad = gradient.copy() if self.grad is None else self.grad + gradient
+
+    def __repr__(self) -> str:
+        return f"Parameter({self.data.dtype}, {self.data.shape})"
+
+
+class Module:
+    """Base of all layers. A subclass writes `forward(x, weights=None)` and `backward(dy)`.
+
+    Each forward pass pushes what its backward pass needs (`push`), backward pops the latest (`pop`), so
+    a layer may be used several times in one step, its backward passes in reverse order.
+
+    Attributes:
+        training: True: use and update batch statistics; False: use the stored ones.
+    """
+
+    def __init__(self) -> None:
+        self.training = True
+        self._contexts: list[Any] = []
+        self._keeps_contexts = True
+        self._buffers: list[str] = []
+
+    def __call__(self, x: Array, weights: object | None = None) -> Array:
+        """Runs the forward pass; `weights` are frequency weights, one a position (0 masks it)."""
+        return self.forward(x, weights)
+
+    def forward(self, x: Array, weights: object | None = None) -> Array:
+        """Returns the output for `x`."""
+        raise NotImplementedError(f"{type(self).__name__} needs a forward(x, weights=None)")
+
+    def backward(self, dy: Array) -> Array:
+        """Takes d loss / d output, adds to the parameters' gradients, returns d loss / d input."""
+        raise NotImplementedError(f"{type(self).__name__} needs a backward(dy)")
+
+    def push(self, context: Any) -> None:
+        """Keeps what the backward pass of this forward pass needs."""
+        if self._keeps_contexts:
+            self._contexts.append(context)
+
+    def pop(self) -> Any:
+        """Returns the context of the latest forward pass that has had no backward pass.
+
+        Raises:
+            ContextError: there is none.
+        """
+        if not self._contexts:
+            raise ContextError(f"{type(self).__name__}.backward", got="no forward pass to go back through", expected="one forward for each backward",
+                               do="Call the model first, outside nn.no_backward.")
+        return self._contexts.pop()
+
+    def register_buffer(self, name: str, value: Array | None) -> None:
+        """Stores an array that belongs to the state but is not trained (None: absent, as for a layer without statistics)."""
+        setattr(self, name, value)
+        self._buffers.append(name)
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """The modules held directly by this one, by attribute name."""
+        for name, value in vars(self).items():
+            if isinstance(value, Module):
+                yield name, value
+
+    def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        """This module ("") and all below it, by dotted name; a module used twice comes once, under its first name."""
+        seen: set[int] = set()
+        for name, module in self._named_places(prefix):
+            if id(module) not in seen:
+                seen.add(id(module))
+                yield name, module
+
+    def _named_places(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
+        yield prefix, self
+        for name, child in self.named_children():
+            yield from child._named_places(f"{prefix}.{name}" if prefix else name)
+
+    def modules(self) -> Iterator[Module]:
+        """This module and all below it, each once."""
+        return (module for _, module in self.named_modules())
+
+    def parameters(self) -> list[Parameter]:
+        """All parameters below this module, each once, in a fixed order."""
+        return [value for module in self.modules() for value in vars(module).values() if isinstance(value, Parameter)]
+
+    def zero_grad(self) -> None:
+        """Forgets all gradients."""
+        for parameter in self.parameters():
+            parameter.grad = None
+
+    def train(self, mode: bool = True) -> Self:
+        """Training mode for this module and all below it; returns itself."""
+        for module in self.modules():
+            module.training = mode
+        return self
+
+    def eval(self) -> Self:
+        """Evaluation mode: stored statistics, no talk; returns itself."""
+        return self.train(False)
+
+    def state_dict(self) -> dict[str, Array]:
+        """Copies of all parameters and buffers by dotted name, PyTorch's names. A shared layer appears under each of its names."""
+        return {key: np.array(get()) for key, get, _ in self._state()}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Copies the arrays of a state dict into this module, keeping this module's dtypes. Nothing is changed on an error.
+
+        Raises:
+            StateDictError: names are missing or unknown, or a shape differs.
+        """
+        entries = list(self._state())
+        expected = {key for key, _, _ in entries}
+        missing, unknown = sorted(expected - set(state)), sorted(set(state) - expected)
+        if missing or unknown:
+            raise StateDictError("state_dict", got=f"missing {missing}, unknown {unknown}", expected=f"exactly the names {sorted(expected)}",
+                                 do="Load it into a model of the same structure.")
+        for key, get, _ in entries:
+            if np.shape(state[key]) != get().shape:
+                raise StateDictError(f"state_dict[{key!r}]", got=f"shape {np.shape(state[key])}", expected=str(get().shape),
+                                     do="Load it into a model of the same sizes.")
+        for key, get, put in entries:
+            put(np.array(state[key], dtype=get().dtype))
+
+    def _state(self) -> Iterator[tuple[str, Any, Any]]:
+        """(dotted name, read, write) of every parameter and buffer."""
+        for prefix, module in self._named_places():
+            dotted = f"{prefix}." if prefix else ""
+            for name, value in list(vars(module).items()):
+                if isinstance(value, Parameter):
+                    yield dotted + name, (lambda p=value: p.data), (lambda a, p=value: setattr(p, "data", a))
+                elif name in module._buffers and value is not None:
+                    yield dotted + name, (lambda m=module, n=name: getattr(m, n)), (lambda a, m=module, n=name: setattr(m, n, a))
+
+
+@contextmanager
+def no_backward(model: Module) -> Iterator[None]:
+    """Within this block forward passes keep nothing for a backward pass: for evaluation and calibration."""
+    before = [(module, module._keeps_contexts) for module in model.modules()]
+    for module, _ in before:
+        module._keeps_contexts = False
+    try:
+        yield
+    finally:
+        for module, kept in before:
+            module._keeps_contexts = kept
+
+
+def check_no_contexts(model: Module) -> None:
+    """Makes sure that every forward pass so far has had its backward pass.
+
+    Raises:
+        ContextError: a layer still keeps a context; the next backward pass would go through the wrong batch.
+    """
+    for name, module in model.named_modules():
+        if module._contexts:
+            raise ContextError(f"layer {name or type(module).__name__!r}", got=f"{len(module._contexts)} forward passes without a backward pass",
+                               expected="none at the start of a step", do="Run forward passes that need no gradient inside nn.no_backward(model).")

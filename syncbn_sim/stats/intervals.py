@@ -1,0 +1,55 @@
+"""Means over seeds and their 95 % confidence intervals, by Student's t."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Interval:
+    """A mean over seeds; `low` and `high` are None where one seed leaves nothing to estimate a spread from."""
+
+    mean: float
+    low: float | None
+    high: float | None
+
+
+def t_quantile(degrees: int) -> float:
+    """The 97.5 % point of Student's t with `degrees` degrees of freedom."""
+    from scipy.special import stdtrit
+
+    return float(stdtrit(degrees, 0.975))
+
+
+def mean_interval(values: Sequence[float]) -> Interval:
+    """mean +- t sd / sqrt(k) over k seeds."""
+    mean, k = float(np.mean(values)), len(values)
+    if k < 2:
+        return Interval(mean, None, None)
+    half = t_quantile(k - 1) * float(np.std(values, ddof=1)) / k**0.5
+    return Interval(mean, mean - half, mean + half)
+
+
+def ratio_interval(parts: Sequence[float], wholes: Sequence[float]) -> Interval | None:
+    """Ratio of means over paired seeds, R = mean(parts) / mean(wholes), with residual variance of parts - R wholes.
+
+    A mean of per-seed ratios would be ruled by the one seed whose whole is near zero.
+
+    Returns:
+        None where the whole is not clearly above zero (its own 95 % interval reaches 0): there is nothing to take a share of.
+
+    Source: Cochran (1977), Sampling Techniques, section 6.3, the ratio estimator.
+    """
+    whole = mean_interval(wholes)
+    if whole.mean <= 0 or (whole.low is not None and whole.low <= 0):
+        return None
+    ratio = float(np.mean(parts)) / whole.mean
+    k = len(parts)
+    if k < 2:
+        return Interval(ratio, None, None)
+    residuals = np.asarray(parts) - ratio * np.asarray(wholes)
+    half = t_quantile(k - 1) * float(np.std(residuals, ddof=1)) / k**0.5 / whole.mean
+    return Interval(ratio, ratio - half, ratio + half)

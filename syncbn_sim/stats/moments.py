@@ -1,0 +1,136 @@
+"""Moments: count, sum and sum of squares of a batch. They add, so they are what ranks exchange."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from ..arrays import Array, as_float_array, position_weights
+from ..errors import CountError, ShapeError
+
+
+@dataclass(frozen=True, eq=False)
+class Moments:
+    """Count n, total sum(x) and total of squares sum(x^2), in float64.
+
+    The moments of a union of batches are the sum of their moments, whatever the partition:
+    uneven parts, empty parts and weights are all exact. Means do not have that property.
+
+    Attributes:
+        count: n, the number of positions, or the sum of their weights.
+        total: sum(w x), shape of the axes that were kept (the channels).
+        total_sq: sum(w x^2), same shape.
+    """
+
+    count: float
+    total: Array
+    total_sq: Array
+
+    @classmethod
+    def of(cls, x: object, axes: int | tuple[int, ...] | None = None, weights: object | None = None) -> Moments:
+        """Computes the moments of `x` over `axes`.
+
+        The local mean and M2 = sum((x - mean)^2) come from two passes in float64; only then
+        total = n mean and total_sq = M2 + n mean^2 are formed. Adding raw squares in the data's
+        own precision would lose the variance as soon as |mean| is far above the spread.
+
+        Args:
+            x: floats of any shape.
+            axes: the axes to sum over; default: all but axis 1 (the channels).
+            weights: frequency weights >= 0, shape of `x` along `axes` (or one a row). Positions of
+                weight 0 are never read, NaN or not.
+
+        Raises:
+            DtypeError: `x` is not floating point.
+            ArgumentError: a weight is negative or not finite.
+            ShapeError: axes or weights do not fit.
+
+        Source: Chan, Golub & LeVeque (1983), corrected two-pass algorithm.
+        """
+        x = as_float_array(x)
+        axes = _reduced_axes(x, axes)
+        rows = np.moveaxis(x, axes, range(len(axes))).astype(np.float64)
+        positions, kept = rows.shape[: len(axes)], rows.shape[len(axes):]
+        rows = rows.reshape(-1, *kept)
+        if weights is None:
+            count = float(rows.shape[0])
+            w = None
+        else:
+            w = position_weights(weights, positions).reshape(-1, *[1] * len(kept))
+            count = float(w.sum())
+            rows = np.where(w > 0, rows, 0.0)
+        if count == 0:
+            return cls(0.0, np.zeros(kept), np.zeros(kept))
+        mean = _weighted_sum(rows, w) / count
+        deviation = rows - mean
+        slip = _weighted_sum(deviation, w)  # 0 in exact arithmetic: what rounding of the mean left over
+        m2 = _weighted_sum(deviation * deviation, w) - slip * slip / count
+        mean = mean + slip / count
+        return cls(count, count * mean, m2 + count * mean * mean)
+
+    def __add__(self, other: Moments) -> Moments:
+        """The moments of both batches together."""
+        return Moments(self.count + other.count, self.total + other.total, self.total_sq + other.total_sq)
+
+    @property
+    def mean(self) -> Array:
+        """total / count.
+
+        Raises:
+            CountError: the batch is empty.
+        """
+        if self.count <= 0:
+            raise CountError("Moments.mean", got="count 0", expected="at least one position",
+                             do="An empty batch has no mean: check .count first.")
+        return self.total / self.count
+
+    def var(self, unbiased: bool = False) -> Array:
+        """The variance: total_sq / n - mean^2, times n / (n - 1) if `unbiased`.
+
+        Its relative error is a small multiple of (mean / sd)^2 * 1e-16.
+
+        Raises:
+            CountError: the count is 0, or not above 1 for the unbiased variance.
+        """
+        biased = np.maximum(self.total_sq / max(self.count, 1e-300) - self.mean**2, 0.0)
+        if not unbiased:
+            return biased
+        if self.count <= 1:
+            raise CountError("Moments.var(unbiased=True)", got=f"count {self.count:g}", expected="a count above 1",
+                             do="One position has no spread to estimate: use more rows, or the biased variance.")
+        return biased * (self.count / (self.count - 1))
+
+    def pack(self) -> Array:
+        """The wire format: one float64 vector [total..., total_sq..., count] of 2 C + 1 numbers."""
+        return np.concatenate([self.total.ravel(), self.total_sq.ravel(), [self.count]])
+
+    @classmethod
+    def unpack(cls, packed: Array, shape: tuple[int, ...] | None = None) -> Moments:
+        """Reads what `pack` wrote; `shape` is that of `total` (default: one axis of channels).
+
+        Raises:
+            ShapeError: the vector does not have 2 C + 1 entries.
+        """
+        size = packed.size // 2 if shape is None else int(np.prod(shape))
+        if packed.shape != (2 * size + 1,):
+            raise ShapeError("packed moments", got=packed.shape, expected=f"({2 * size + 1},)",
+                             do="Pass the vector that Moments.pack() returned, or a sum of such vectors.")
+        shape = (size,) if shape is None else shape
+        return cls(float(packed[-1]), packed[:size].reshape(shape), packed[size:-1].reshape(shape))
+
+
+def _weighted_sum(rows: Array, w: Array | None) -> Array:
+    return np.asarray(rows.sum(axis=0) if w is None else (w * rows).sum(axis=0))
+
+
+def _reduced_axes(x: Array, axes: int | tuple[int, ...] | None) -> tuple[int, ...]:
+    if axes is None:
+        if x.ndim < 2:
+            raise ShapeError("x", got=x.shape, expected="rank 2 or more, channels on axis 1",
+                             do="Pass axes= to reduce something else.")
+        return (0, *range(2, x.ndim))
+    axes = (axes,) if isinstance(axes, int) else tuple(axes)
+    if any(not -x.ndim <= a < x.ndim for a in axes):
+        raise ShapeError("axes", got=axes, expected=f"axes of an array of rank {x.ndim}", do="Count them from 0.")
+    return tuple(sorted(a % x.ndim for a in axes))
