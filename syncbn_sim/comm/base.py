@@ -23,10 +23,12 @@ class Communicator(ABC):
     Attributes:
         rank: number of this rank, 0 <= rank < size.
         size: number of ranks.
+        backend: what a rank is: "serial", "threads", "mpi".
     """
 
     rank: int
     size: int
+    backend: str
 
     def allreduce(self, array: object, op: str = "sum") -> Array:
         """Combines the arrays of all ranks element by element.

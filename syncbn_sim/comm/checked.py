@@ -26,7 +26,7 @@ class CheckedCommunicator(Communicator):
 
     def __init__(self, inner: Communicator) -> None:
         self.inner = inner
-        self.rank, self.size = inner.rank, inner.size
+        self.rank, self.size, self.backend = inner.rank, inner.size, inner.backend
         self.calls = 0
 
     def _agree(self, op: str, detail: str = "") -> None:

@@ -36,7 +36,7 @@ class LedgerCommunicator(Communicator):
 
     def __init__(self, inner: Communicator) -> None:
         self.inner = inner
-        self.rank, self.size = inner.rank, inner.size
+        self.rank, self.size, self.backend = inner.rank, inner.size, inner.backend
         self.entries: dict[str, Entry] = {}
 
     def entry(self, op: str) -> Entry:

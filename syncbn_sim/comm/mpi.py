@@ -79,6 +79,8 @@ class MPICommunicator(Communicator):
     Sums repeat themselves bit for bit on one machine and layout, in the library's order, not in rank order.
     """
 
+    backend = "mpi"
+
     def __init__(self, mpi_comm: Intracomm, watchdog: Watchdog | None = None) -> None:
         from mpi4py import MPI
 

@@ -13,7 +13,7 @@ from .base import Communicator
 class SerialCommunicator(Communicator):
     """The communicator of a single rank; the default of every layer that talks."""
 
-    rank, size = 0, 1
+    rank, size, backend = 0, 1, "serial"
 
     def __init__(self) -> None:
         self._mail: dict[int, deque[Array]] = defaultdict(deque)

@@ -95,6 +95,8 @@ class ThreadCommunicator(Communicator):
     Ranks that disagree are named at once; nothing can hang.
     """
 
+    backend = "threads"
+
     def __init__(self, world: World, group: Group, rank: int) -> None:
         self._world, self._group = world, group
         self.rank, self.size = rank, len(group.members)

@@ -56,7 +56,6 @@ class AveragedBatchNorm(BatchNorm):
         """As for BatchNorm, but a row moves the variance by its distance from its *own* rank's mean."""
         if context.local.count == 0:
             return dy
-        n_hat = np.where(True, context.x_hat, 0.0)
-        local_mean = F.local_moments(context.x_hat, context.weights).mean
-        n_hat = n_hat - F.per_channel(local_mean, n_hat)
-        return F.input_gradient(dy, n_hat, context.inv_std, weight, sums, context.count or 1, context.weights)
+        own_mean = F.local_moments(context.x_hat, context.weights).mean
+        from_own_mean = context.x_hat - F.per_channel(own_mean, context.x_hat)
+        return F.input_gradient(dy, from_own_mean, context.inv_std, weight, sums, context.count or 1, context.weights)

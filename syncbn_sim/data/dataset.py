@@ -1,0 +1,43 @@
+"""Rows of a data set: features, label, and the entity each row belongs to."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from ..arrays import Array
+from ..errors import DataError
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """N rows.
+
+    Attributes:
+        x: (N, F) floats.
+        y: (N,) labels: integers for classes, floats 0 and 1 for clicks.
+        entity: (N,) integers: what rows have in common (user, class); data sorted by it make correlated batches.
+    """
+
+    x: Array
+    y: Array
+    entity: Array
+
+    def __post_init__(self) -> None:
+        if not len(self.x) == len(self.y) == len(self.entity):
+            raise DataError("Dataset", got=f"{len(self.x)} rows of x, {len(self.y)} of y, {len(self.entity)} of entity",
+                            expected="equally many", do="Give one label and one entity for each row.")
+
+    def __len__(self) -> int:
+        return len(self.x)
+
+    def take(self, rows: Array | slice) -> Dataset:
+        """The rows with these indices."""
+        return Dataset(self.x[rows], self.y[rows], self.entity[rows])
+
+
+@dataclass(frozen=True)
+class Split:
+    """What a model learns from, and what it is judged on."""
+
+    train: Dataset
+    test: Dataset

@@ -1,0 +1,61 @@
+"""In which order rows are read, and which rank reads what: equally many steps on every rank, always."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from ..arrays import Array
+from ..errors import ArgumentError
+
+Order = Callable[[Array, np.random.Generator], Array]
+
+
+def iid(entity: Array, rng: np.random.Generator) -> Array:
+    """All rows in random order, as indices."""
+    return rng.permutation(len(entity))
+
+
+def sorted_by_entity(entity: Array, rng: np.random.Generator) -> Array:
+    """All rows of one entity together, the entities in random order: a log sorted by user, images sorted by class."""
+    _, group = np.unique(entity, return_inverse=True)
+    place = rng.permutation(int(group.max()) + 1 if len(group) else 0)
+    return np.argsort(place[group], kind="stable")
+
+
+ORDERS: dict[str, Order] = {"iid": iid, "sorted": sorted_by_entity}
+
+
+def batches(order: Array, rank: int, size: int, rows: int, drop_last: bool = False) -> Iterator[Array]:
+    """This rank's batches: its contiguous shard of the order, `rows` indices at a time.
+
+    Every rank gets the same number of batches. Where a shard is shorter, its last batches are short or empty, and the
+    rank still takes part in every collective of those steps.
+
+    Args:
+        order: (N,) row indices of the whole data set.
+        rank: this rank.
+        size: number of ranks.
+        rows: rows a rank and step.
+        drop_last: use only as many rows as fill every batch of every rank; without synchronisation a last batch of one row has no variance.
+
+    Raises:
+        ArgumentError: `rows` below 1, or not even one full batch a rank to keep.
+    """
+    steps = steps_per_epoch(len(order), size, rows, drop_last)
+    if drop_last:
+        order = order[: steps * rows * size]
+    shard = np.array_split(order, size)[rank]
+    for step in range(steps):
+        yield shard[step * rows:(step + 1) * rows]
+
+
+def steps_per_epoch(total: int, size: int, rows: int, drop_last: bool = False) -> int:
+    """How many batches `batches` gives each rank."""
+    if rows < 1:
+        raise ArgumentError("rows", got=rows, expected="at least 1 row a rank and step", do="Try 32.")
+    if drop_last and total < size * rows:
+        raise ArgumentError("rows", got=f"{rows} rows on each of {size} ranks, but {total} rows in all", expected="at least one full step",
+                            do="Use fewer ranks or fewer rows a rank.")
+    return total // (size * rows) if drop_last else -(-(-(-total // size)) // rows)

@@ -1,0 +1,63 @@
+"""Metrics of all ranks together: each takes this rank's rows and returns the same number everywhere."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..arrays import Array
+from ..comm.base import Communicator
+from ..errors import CountError
+from ..functional.losses import binary_cross_entropy_with_logits
+
+
+def accuracy(logits: Array, labels: Array, comm: Communicator) -> float:
+    """Share of rows whose largest logit is the label's. Talks: one all-reduce of 2 float64.
+
+    Raises:
+        CountError: no rank has a row.
+    """
+    right = float((logits.argmax(axis=1) == labels).sum()) if len(labels) else 0.0
+    return _ratio(comm.allreduce(np.array([right, float(len(labels))])), "accuracy")
+
+
+def log_loss(logits: Array, labels: Array, comm: Communicator) -> float:
+    """Mean binary cross-entropy in nats. Talks: one all-reduce of 2 float64."""
+    losses, _ = binary_cross_entropy_with_logits(logits.reshape(-1), labels)
+    return _ratio(comm.allreduce(np.array([losses.sum(), float(len(labels))])), "log loss")
+
+
+def normalised_entropy(logits: Array, labels: Array, comm: Communicator) -> float:
+    """Log loss / entropy of the base rate: 1 = no better than always saying the average. He et al. (2014), equation 1.
+
+    Talks: two all-reduces of 2 float64.
+    """
+    rate = _ratio(comm.allreduce(np.array([labels.sum(), float(len(labels))])), "normalised entropy")
+    if not 0 < rate < 1:
+        raise CountError("normalised entropy", got=f"a base rate of {rate:g}", expected="rows of both classes", do="Evaluate on more rows.")
+    entropy = -(rate * np.log(rate) + (1 - rate) * np.log1p(-rate))
+    return log_loss(logits, labels, comm) / float(entropy)
+
+
+def auc(scores: Array, labels: Array, comm: Communicator) -> float:
+    """Probability that a random positive row scores above a random negative one, ties counting half: exact over all ranks.
+
+    Ranks of the pooled scores (Mann & Whitney 1947): AUC = (sum of the positives' mid-ranks - P (P + 1) / 2) / (P N).
+    An average of the ranks' own AUCs would be something else. Talks: two all-gathers of this rank's rows.
+
+    Raises:
+        CountError: one of the classes is missing.
+    """
+    scores = np.concatenate(comm.allgather(scores.reshape(-1).astype(np.float64)))
+    positive = np.concatenate(comm.allgather(labels.astype(np.float64))) > 0.5
+    positives, negatives = int(positive.sum()), int((~positive).sum())
+    if positives == 0 or negatives == 0:
+        raise CountError("AUC", got=f"{positives} positive and {negatives} negative rows", expected="both classes", do="Evaluate on more rows.")
+    _, place, ties = np.unique(scores, return_inverse=True, return_counts=True)
+    mid_rank = np.cumsum(ties) - (ties - 1) / 2.0
+    return float((mid_rank[place][positive].sum() - positives * (positives + 1) / 2.0) / (positives * negatives))
+
+
+def _ratio(sums: Array, name: str) -> float:
+    if sums[1] == 0:
+        raise CountError(name, got="no rows on any rank", expected="at least one row", do="Pass the test rows.")
+    return float(sums[0] / sums[1])
