@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
+import numpy as np
+
+from ..arrays import Array
 from ..errors import CollectiveMismatchError
 
 _COMM = str(Path(__file__).parent)
@@ -35,8 +41,18 @@ class Call:
 
 
 def finished(number: int) -> Call:
-    """What a rank is doing that has returned while others still talk."""
+    """What a rank is doing that has returned while others still talk; `number` is that of the call it does not make."""
     return Call("nothing: its function has returned", "", number, "the end")
+
+
+def describe(array: Array, op: str = "") -> str:
+    """Reduction, dtype and shape: what must be equal on all ranks of an all-reduce."""
+    return f"{op} {_dtype_name(array.dtype)} {array.shape}"
+
+
+@cache
+def _dtype_name(dtype: np.dtype[Any]) -> str:
+    return dtype.name  # worth caching: NumPy composes it anew each time, in 4 us
 
 
 def code_lines(frame: FrameType | None = None) -> str:
@@ -52,7 +68,7 @@ def code_lines(frame: FrameType | None = None) -> str:
         if not name.startswith(_COMM):
             inside = name.startswith(_PACKAGE)
             if not lines or not inside:
-                lines.append(f"{Path(name).name}:{frame.f_lineno}, in {frame.f_code.co_name}")
+                lines.append(f"{name.rpartition(os.sep)[2]}:{frame.f_lineno}, in {frame.f_code.co_name}")
             if not inside:
                 break
         frame = frame.f_back

@@ -9,47 +9,58 @@ import numpy as np
 
 from ..arrays import Array
 from .base import Communicator
-from .calls import Call, code_lines, finished, mismatch
+from .board import Board
+from .calls import Call, code_lines, describe, finished, mismatch
 
 
 class CheckedCommunicator(Communicator):
     """Compares every collective over the ranks, and names each rank's call when they differ.
 
-    Before each call the ranks all-reduce the maximum of (h, -h), h a hash of operation, reduction,
-    dtype and shape: 16 bytes. Its two halves agree exactly when all hashes do. Only when they differ do the
-    full descriptions travel. Costs one small all-reduce a call, so benchmarks leave it off. Point-to-point
-    calls pass unchecked: a receive without its send is the watchdog's business.
+    Ranks of one machine compare notes on a board in shared memory. Without a board (ranks on several machines, groups), the ranks
+    first all-reduce the maximum of (h, -h), h a hash of operation, reduction, dtype and shape: 16 bytes. Its two halves agree
+    exactly when all hashes do; only when they differ do the full descriptions travel. That is one small all-reduce a
+    call, so benchmarks leave it off. Point-to-point calls pass unchecked: a receive without its send is the watchdog's business.
 
     Raises:
-        CollectiveMismatchError: on every rank, from the call in which they disagree.
+        CollectiveMismatchError: from the call in which ranks disagree; without a board on every rank, with one on at
+            least one of them, before anything is sent.
     """
 
-    def __init__(self, inner: Communicator) -> None:
-        self.inner = inner
+    def __init__(self, inner: Communicator, board: Board | None = None) -> None:
+        self.inner, self.board = inner, board
         self.rank, self.size, self.backend = inner.rank, inner.size, inner.backend
         self.calls = 0
 
     def _agree(self, op: str, detail: str = "") -> None:
         self.calls += 1
-        self._compare(Call(op, detail, self.calls, ""))
+        self._compare(Call(op, detail, self.calls, code_lines()))
 
     def _compare(self, call: Call) -> None:
+        if self.board is not None:
+            calls = self.board.pin(call)
+        else:
+            calls = self._exchange(call)
+        if calls is not None:
+            error = mismatch(calls)
+            error.told_by_rank_0 = self.board is None and self.rank != 0
+            raise error
+
+    def _exchange(self, call: Call) -> dict[int, Call] | None:
         sign = zlib.crc32(f"{call.op} {call.detail}".encode())
         highest, lowest = self.inner.allreduce(np.array([sign, -sign]), "max")
-        if highest != -lowest:
-            text = [call.op, call.detail, str(call.number), call.where or code_lines()]
-            sent = self.inner.allgather(np.frombuffer("\0".join(text).encode(), np.uint8))
-            rows = [array.tobytes().decode().split("\0") for array in sent]
-            error = mismatch({r: Call(op, detail, int(number), where) for r, (op, detail, number, where) in enumerate(rows)})
-            error.told_by_rank_0 = self.rank != 0
-            raise error
+        if highest == -lowest:
+            return None
+        text = [call.op, call.detail, str(call.number), call.where]
+        sent = self.inner.allgather(np.frombuffer("\0".join(text).encode(), np.uint8))
+        rows = [array.tobytes().decode().split("\0") for array in sent]
+        return {r: Call(op, detail, int(number), where) for r, (op, detail, number, where) in enumerate(rows)}
 
     def finish(self) -> None:
         """Says that this rank's function has returned; a mismatch if another rank still wants to talk."""
-        self._compare(finished(self.calls))
+        self._compare(finished(self.calls + 1))
 
     def _allreduce(self, array: Array, op: str) -> Array:
-        self._agree("allreduce", f"{op} {array.dtype} {array.shape}")
+        self._agree("allreduce", describe(array, op))
         return self.inner.allreduce(array, op)
 
     def _allgather(self, array: Array) -> list[Array]:

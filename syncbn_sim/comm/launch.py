@@ -11,6 +11,7 @@ from typing import Any
 
 from ..errors import ArgumentError, LaunchError, RankAbortedError
 from .base import Communicator
+from .board import Board
 from .checked import CheckedCommunicator
 from .mpi import MPICommunicator, abort_with_traceback
 from .mpi_start import start_mpi, world_size
@@ -112,18 +113,23 @@ def _launch_threads(fn: Callable[..., Any], size: int, args: Sequence[Any], kwar
 
 
 def _launch_mpi(fn: Callable[..., Any], ranks: int | None, args: Sequence[Any], kwargs: Mapping[str, Any], checked: bool) -> list[Any] | None:
-    inner = MPICommunicator(start_mpi())
+    world = start_mpi()
+    inner = MPICommunicator(world)
     if ranks is not None and ranks != inner.size:
         raise LaunchError("ranks", got=ranks, expected=f"{inner.size}, the number of processes that mpirun started",
                           do=f"Start it with mpirun -n {ranks}, or leave ranks out.")
-    comm: Communicator = CheckedCommunicator(inner) if checked else inner
+    board = Board(world) if checked and Board.reaches_all_of(world) else None
+    comm: Communicator = CheckedCommunicator(inner, board) if checked else inner
     # Python's own handler runs only between bytecodes: a rank blocked inside MPI would not hear Ctrl-C.
     previous = signal.signal(signal.SIGINT, signal.SIG_DFL) if threading.current_thread() is threading.main_thread() else None
     try:
         result = fn(comm, *args, **kwargs)
         if isinstance(comm, CheckedCommunicator):
             comm.finish()
-        return inner.gather_results(result)
+        gathered = inner.gather_results(result)
+        if board is not None:
+            board.close()
+        return gathered
     except BaseException as error:
         abort_with_traceback(inner.rank, error)
         raise

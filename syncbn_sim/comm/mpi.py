@@ -17,7 +17,7 @@ import numpy as np
 from ..arrays import Array
 from ..errors import CollectiveMismatchError
 from .base import Communicator
-from .calls import code_lines
+from .calls import code_lines, describe
 
 if TYPE_CHECKING:
     from mpi4py import MPI as mpi_types
@@ -93,12 +93,12 @@ class MPICommunicator(Communicator):
 
     def _allreduce(self, array: Array, op: str) -> Array:
         result = np.empty_like(array)
-        with self._watchdog.watch("allreduce", f"{op} {array.dtype} {array.shape}"):
+        with self._watchdog.watch("allreduce", describe(array, op)):
             self._comm.Allreduce(array, result, self._ops[op])
         return result
 
     def _allgather(self, array: Array) -> list[Array]:
-        with self._watchdog.watch("allgather", f"{array.dtype} {array.shape}"):
+        with self._watchdog.watch("allgather", describe(array)):
             kinds = self._comm.allgather((array.dtype.str, array.shape))
             sizes = [np.dtype(d).itemsize * int(np.prod(s)) for d, s in kinds]
             received = np.empty(sum(sizes), np.uint8)

@@ -14,7 +14,7 @@ import numpy as np
 from ..arrays import Array
 from ..errors import DeadlockError, RankAbortedError
 from .base import Communicator, group_members, reduce_in_rank_order
-from .calls import Call, code_lines, finished, mismatch
+from .calls import Call, code_lines, describe, finished, mismatch
 
 
 class World:
@@ -61,7 +61,7 @@ class World:
     def finish(self, rank: int, calls: int) -> None:
         """A rank has returned from its function."""
         with self.lock:
-            self.finished[rank] = finished(calls)
+            self.finished[rank] = finished(calls + 1)
             self.check_deadlock()
 
     def check_deadlock(self) -> None:
@@ -125,7 +125,7 @@ class ThreadCommunicator(Communicator):
             return group.result
 
     def _allreduce(self, array: Array, op: str) -> Array:
-        result = self._meet("allreduce", f"{op} {array.dtype} {array.shape}", array, lambda arrays: reduce_in_rank_order(arrays, op))
+        result = self._meet("allreduce", describe(array, op), array, lambda arrays: reduce_in_rank_order(arrays, op))
         return np.asarray(result.copy())
 
     def _allgather(self, array: Array) -> list[Array]:

@@ -58,7 +58,8 @@ class BackwardSums(NamedTuple):
     @classmethod
     def unpack(cls, packed: Array) -> BackwardSums:
         """Reads what `pack` wrote."""
-        return cls(*np.split(packed, 2))
+        half = packed.size // 2
+        return cls(packed[:half], packed[half:])
 
 
 def local_backward_sums(dy: Array, x_hat: Array) -> BackwardSums:

@@ -110,7 +110,7 @@ class BatchNorm(Module):
         x_hat, inv_std = F.standardize(x, mean, var, self.eps, w)
         y = F.scale_and_shift(x_hat, *self._affine(), w)
         self.push(Context(x_hat, inv_std, w, count, shared, local, x.dtype))
-        return np.moveaxis(y.astype(x.dtype), 1, self.channel_axis)
+        return self._channels_back(y.astype(x.dtype))
 
     def backward(self, dy: Array) -> Array:
         """Adds this rank's share to the gradients of weight and bias, returns dx."""
@@ -132,7 +132,7 @@ class BatchNorm(Module):
         else:
             sums = self.sum_backward(local) if context.shared else local
             dx = self.input_gradient(dy, context, weight, sums)
-        return np.moveaxis(dx.astype(context.dtype), 1, self.channel_axis)
+        return self._channels_back(dx.astype(context.dtype))
 
     def input_gradient(self, dy: Array, context: Context, weight: Array | None, sums: BackwardSums) -> Array:
         """dx from the sums of the batch whose statistics were used."""
@@ -169,4 +169,7 @@ class BatchNorm(Module):
         if x.ndim < 2 or x.shape[self.channel_axis] != self.num_features:
             raise ShapeError(f"{type(self).__name__} {name}", got=x.shape, expected=f"rank 2 or more with {self.num_features} channels on axis {self.channel_axis}",
                              do="Check num_features, or pass channel_axis=-1 for channels-last.")
-        return np.moveaxis(x, self.channel_axis, 1)
+        return x if self.channel_axis == 1 else np.moveaxis(x, self.channel_axis, 1)
+
+    def _channels_back(self, y: Array) -> Array:
+        return y if self.channel_axis == 1 else np.moveaxis(y, 1, self.channel_axis)

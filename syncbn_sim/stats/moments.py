@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -50,24 +51,27 @@ class Moments:
         """
         x = as_float_array(x)
         axes = _reduced_axes(x, axes)
-        rows = np.moveaxis(x, axes, range(len(axes))).astype(np.float64)
-        positions, kept = rows.shape[: len(axes)], rows.shape[len(axes):]
-        rows = rows.reshape(-1, *kept)
+        x = x.astype(np.float64)
+        kept = tuple(n for axis, n in enumerate(x.shape) if axis not in axes)
         if weights is None:
-            count = float(rows.shape[0])
-            w = None
+            count, w = float(x.size // max(math.prod(kept), 1)), None
         else:
-            w = position_weights(weights, positions).reshape(-1, *[1] * len(kept))
+            w = position_weights(weights, tuple(x.shape[axis] for axis in axes))
             count = float(w.sum())
-            rows = np.where(w > 0, rows, 0.0)
+            w = np.expand_dims(w, tuple(axis for axis in range(x.ndim) if axis not in axes))
+            x = np.where(w > 0, x, 0.0)
         if count == 0:
             return cls(0.0, np.zeros(kept), np.zeros(kept))
-        mean = _weighted_sum(rows, w) / count
-        deviation = rows - mean
-        slip = _weighted_sum(deviation, w)  # 0 in exact arithmetic: what rounding of the mean left over
-        m2 = _weighted_sum(deviation * deviation, w) - slip * slip / count
+
+        def weighted_sum(values: Array) -> Array:
+            return np.add.reduce(values if w is None else w * values, axis=axes, keepdims=True)
+
+        mean = weighted_sum(x) / count
+        deviation = x - mean
+        slip = weighted_sum(deviation)  # 0 in exact arithmetic: what rounding of the mean left over
+        m2 = weighted_sum(deviation * deviation) - slip * slip / count
         mean = mean + slip / count
-        return cls(count, count * mean, m2 + count * mean * mean)
+        return cls(count, (count * mean).reshape(kept), (m2 + count * mean * mean).reshape(kept))
 
     def __add__(self, other: Moments) -> Moments:
         """The moments of both batches together."""
@@ -118,10 +122,6 @@ class Moments:
                              do="Pass the vector that Moments.pack() returned, or a sum of such vectors.")
         shape = (size,) if shape is None else shape
         return cls(float(packed[-1]), packed[:size].reshape(shape), packed[size:-1].reshape(shape))
-
-
-def _weighted_sum(rows: Array, w: Array | None) -> Array:
-    return np.asarray(rows.sum(axis=0) if w is None else (w * rows).sum(axis=0))
 
 
 def _reduced_axes(x: Array, axes: int | tuple[int, ...] | None) -> tuple[int, ...]:
