@@ -57,7 +57,7 @@ def _load_digits_once(comm: Communicator) -> tuple[Array, Array]:
 
 DIGITS = Task(
     name="digits", rows_are="images", sorted_by="class", metric="accuracy", metrics={"accuracy": accuracy}, outputs=10,
-    loss=nn.CrossEntropyLoss, rows=4, epochs=15, momentum=0.1, load=_load_digits_once,
+    loss=nn.CrossEntropyLoss, rows=4, epochs=10, momentum=0.1, load=_load_digits_once,
     split=lambda loaded, ranks, rows, seed, dtype: split_digits(*loaded, seed, dtype),
 )
 
