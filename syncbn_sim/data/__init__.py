@@ -1,8 +1,8 @@
 """Data sets, the order in which they are read, and the shard that each rank reads."""
 
-from .dataset import Dataset, Split
+from .dataset import Dataset, Split, share
 from .digits import load_digits, split_digits
 from .orders import batches, iid, sorted_by_entity, steps_per_epoch
 from .request_log import request_log
 
-__all__ = ["Dataset", "Split", "batches", "iid", "load_digits", "request_log", "sorted_by_entity", "split_digits", "steps_per_epoch"]
+__all__ = ["Dataset", "Split", "batches", "iid", "load_digits", "request_log", "share", "sorted_by_entity", "split_digits", "steps_per_epoch"]

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..arrays import Array
+from ..comm.base import Communicator
 from ..errors import DataError
 
 
@@ -41,3 +43,14 @@ class Split:
 
     train: Dataset
     test: Dataset
+
+
+def share(make: Callable[[], Split], comm: Communicator) -> Split:
+    """Makes a split on rank 0 and gives it to all: R ranks on few cores would otherwise make it R times over.
+
+    Talks: six broadcasts.
+    """
+    split = make() if comm.rank == 0 else None
+    parts = [(d.x, d.y, d.entity) for d in (split.train, split.test)] if split else [(None,) * 3] * 2
+    train, test = (Dataset(*(comm.bcast(array) for array in part)) for part in parts)
+    return Split(train, test)

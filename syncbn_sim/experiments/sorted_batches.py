@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import islice
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from .. import nn, optim, stats, train
 from ..comm.base import Communicator
 from ..comm.ledger import Entry, LedgerCommunicator
-from ..data.dataset import Dataset, Split
+from ..data.dataset import Dataset, Split, share
 from ..data.orders import ORDERS, batches, steps_per_epoch
 from ..errors import ArgumentError
 from .arms import ARMS, Arm
@@ -21,7 +22,7 @@ from .result import Behind, Result, SyncCost, difference, recovery, summary
 from .tasks import TASKS, Task, mlp
 
 OPTIMIZERS = {"adam": optim.Adam, "sgd": lambda parameters, lr: optim.SGD(parameters, lr, momentum=0.9)}
-CURVE_POINTS = 6
+CURVE_POINTS = 5
 OnStep = Callable[[int, int, str], None]
 
 
@@ -93,11 +94,10 @@ def run(comm: Communicator, config: Config, on_step: OnStep = lambda done, total
     start = time.perf_counter()
     task = TASKS[config.task]
     config = replace(config, rows=config.rows or task.rows, epochs=config.epochs or task.epochs)
-    loaded = task.load(comm)
     runs: dict[str, list[Run]] = {arm: [] for arm in config.arms}
     first: Split | None = None
     for seed in range(config.seeds):
-        split = task.split(loaded, comm.size, config.rows, seed, config.dtype)
+        split = share(partial(task.split, comm.size, config.rows, seed, config.dtype), comm)
         first = first or split
         for arm in config.arms:
             done = sum(map(len, runs.values()))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
@@ -31,8 +30,7 @@ class Task:
         outputs: K, the width of the last layer.
         loss: builds the loss.
         rows, epochs, momentum: defaults: rows a rank, passes over the training set, weight of the new running statistics.
-        load: once, on every rank: what all seeds share.
-        split: (what `load` returned, ranks, rows, seed, dtype) -> training and test set.
+        split: (ranks, rows a rank, seed, dtype) -> training and test set.
     """
 
     name: str
@@ -45,28 +43,21 @@ class Task:
     rows: int
     epochs: int
     momentum: float
-    load: Callable[[Communicator], Any]
-    split: Callable[[Any, int, int, int, str], Split]
-
-
-def _load_digits_once(comm: Communicator) -> tuple[Array, Array]:
-    """Rank 0 imports scikit-learn (half a second) for all."""
-    pixels, labels = load_digits() if comm.rank == 0 else (None, None)
-    return comm.bcast(pixels), comm.bcast(labels)
+    split: Callable[[int, int, int, str], Split]
 
 
 DIGITS = Task(
     name="digits", rows_are="images", sorted_by="class", metric="accuracy", metrics={"accuracy": accuracy}, outputs=10,
-    loss=nn.CrossEntropyLoss, rows=4, epochs=10, momentum=0.1, load=_load_digits_once,
-    split=lambda loaded, ranks, rows, seed, dtype: split_digits(*loaded, seed, dtype),
+    loss=nn.CrossEntropyLoss, rows=4, epochs=6, momentum=0.1,
+    split=lambda ranks, rows, seed, dtype: split_digits(*load_digits(), seed, dtype),
 )
 
 LOG_STEPS, LOG_TEST_ROWS = 400, 40_000
 
 REQUESTS = Task(
     name="requests", rows_are="impressions", sorted_by="user", metric="auc", metrics={"auc": auc, "logloss": log_loss, "ne": normalised_entropy}, outputs=1,
-    loss=nn.BCEWithLogitsLoss, rows=32, epochs=1, momentum=0.05, load=lambda comm: None,
-    split=lambda loaded, ranks, rows, seed, dtype: request_log(LOG_STEPS * ranks * rows, LOG_TEST_ROWS, seed, dtype),
+    loss=nn.BCEWithLogitsLoss, rows=32, epochs=1, momentum=0.05,
+    split=lambda ranks, rows, seed, dtype: request_log(LOG_STEPS * ranks * rows, LOG_TEST_ROWS, seed, dtype),
 )
 
 TASKS = {task.name: task for task in (DIGITS, REQUESTS)}

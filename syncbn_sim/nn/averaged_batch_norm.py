@@ -54,8 +54,8 @@ class AveragedBatchNorm(BatchNorm):
 
     def input_gradient(self, dy: Array, context: Context, weight: Array | None, sums: BackwardSums) -> Array:
         """As for BatchNorm, but a row moves the variance by its distance from its *own* rank's mean."""
-        if context.local.count == 0:
+        own = F.local_moments(context.x_hat, context.weights)
+        if own.count == 0:
             return dy
-        own_mean = F.local_moments(context.x_hat, context.weights).mean
-        from_own_mean = context.x_hat - F.per_channel(own_mean, context.x_hat)
+        from_own_mean = context.x_hat - F.per_channel(own.mean, context.x_hat)
         return F.input_gradient(dy, from_own_mean, context.inv_std, weight, sums, context.count or 1, context.weights)

@@ -33,7 +33,6 @@ class Context(NamedTuple):
     weights: Array | None
     count: float | None
     shared: bool
-    local: Moments
     dtype: np.dtype[np.floating]
 
 
@@ -100,8 +99,9 @@ class BatchNorm(Module):
         """Returns y, shape and dtype of x."""
         x = self._channels_second(x)
         w = None if weights is None else position_weights(weights, (x.shape[0], *x.shape[2:]))
-        shared, local, count = self.training, F.local_moments(x, w), None
+        shared, count = self.training, None
         if self.training or self.running_mean is None or self.running_var is None:
+            local = F.local_moments(x, w)
             mean, var, unbiased_var, count = self.batch_statistics(local) if shared else self.statistics_of(local, minimum=0)
             if shared and count > 0:
                 self._remember(mean, unbiased_var)
@@ -109,7 +109,7 @@ class BatchNorm(Module):
             mean, var = self.running_mean, self.running_var
         x_hat, inv_std = F.standardize(x, mean, var, self.eps, w)
         y = F.scale_and_shift(x_hat, *self._affine(), w)
-        self.push(Context(x_hat, inv_std, w, count, shared, local, x.dtype))
+        self.push(Context(x_hat, inv_std, w, count, shared, x.dtype))
         return self._channels_back(y.astype(x.dtype))
 
     def backward(self, dy: Array) -> Array:

@@ -105,7 +105,14 @@ class Module:
 
     def modules(self) -> Iterator[Module]:
         """This module and all below it, each once."""
-        return (module for _, module in self.named_modules())
+        waiting: list[Module] = [self]
+        seen: set[int] = set()
+        while waiting:
+            module = waiting.pop(0)
+            if id(module) not in seen:
+                seen.add(id(module))
+                yield module
+                waiting[:0] = [child for _, child in module.named_children()]
 
     def parameters(self) -> list[Parameter]:
         """All parameters below this module, each once, in a fixed order."""
@@ -179,6 +186,8 @@ def check_no_contexts(model: Module) -> None:
     Raises:
         ContextError: a layer still keeps a context; the next backward pass would go through the wrong batch.
     """
+    if not any(module._contexts for module in model.modules()):
+        return
     for name, module in model.named_modules():
         if module._contexts:
             raise ContextError(f"layer {name or type(module).__name__!r}", got=f"{len(module._contexts)} forward passes without a backward pass",

@@ -18,15 +18,13 @@ class Adam(Optimizer):
                  weight_decay: float = 0.0) -> None:
         super().__init__(parameters, lr)
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
-        self._m: list[Array] = [np.zeros_like(p.data) for p in self.parameters]
-        self._v: list[Array] = [np.zeros_like(p.data) for p in self.parameters]
+        self._m, self._v = self.zeros(), self.zeros()
 
-    def update(self, index: int, parameter: Parameter) -> None:
-        """One step of one parameter."""
-        assert parameter.grad is not None
+    def update(self, value: Array, gradient: Array) -> Array:
+        """One step."""
         b1, b2 = self.betas
-        gradient = parameter.grad + self.weight_decay * parameter.data if self.weight_decay else parameter.grad
-        self._m[index] = m = b1 * self._m[index] + (1 - b1) * gradient
-        self._v[index] = v = b2 * self._v[index] + (1 - b2) * gradient * gradient
-        m_scale, v_scale = 1 - b1**self.steps, 1 - b2**self.steps
-        parameter.data = parameter.data - (self.lr / m_scale) * m / (np.sqrt(v / v_scale) + self.eps)
+        gradient = gradient + self.weight_decay * value
+        self._m = b1 * self._m + (1 - b1) * gradient
+        self._v = b2 * self._v + (1 - b2) * gradient * gradient
+        m_hat, v_hat = self._m / (1 - b1**self.steps), self._v / (1 - b2**self.steps)
+        return value - self.lr * m_hat / (np.sqrt(v_hat) + self.eps)

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-
 from ..arrays import Array
 from ..nn.module import Parameter
 from .base import Optimizer
@@ -17,11 +15,9 @@ class SGD(Optimizer):
     def __init__(self, parameters: Sequence[Parameter], lr: float, momentum: float = 0.0, weight_decay: float = 0.0) -> None:
         super().__init__(parameters, lr)
         self.momentum, self.weight_decay = momentum, weight_decay
-        self._velocity: list[Array] = [np.zeros_like(p.data) for p in self.parameters]
+        self._velocity = self.zeros()
 
-    def update(self, index: int, parameter: Parameter) -> None:
-        """One step of one parameter."""
-        assert parameter.grad is not None
-        gradient = parameter.grad + self.weight_decay * parameter.data
-        self._velocity[index] = self.momentum * self._velocity[index] + gradient
-        parameter.data = parameter.data - self.lr * self._velocity[index]
+    def update(self, value: Array, gradient: Array) -> Array:
+        """One step."""
+        self._velocity = self.momentum * self._velocity + (gradient + self.weight_decay * value)
+        return value - self.lr * self._velocity
