@@ -9,6 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..experiments.arms import Arm
 from ..experiments.result import Result
 from ..experiments.tasks import TASKS
 
@@ -18,7 +19,7 @@ _NAMES = {"accuracy": "test accuracy (%)", "auc": "AUC on unseen users (%)"}
 
 
 def order_gap(results: Sequence[Result]) -> bytes:
-    """One row a task: the metric while training (left), and its final value of every seed with the 95 % interval (right).
+    """One row a task: the metric while training (left), and the final differences to shuffled data (right).
 
     Returns:
         A PNG.
@@ -27,7 +28,7 @@ def order_gap(results: Sequence[Result]) -> bytes:
     axes = figure.subplots(len(results), 2, squeeze=False, width_ratios=(1.15, 1))
     for (left, right), result in zip(axes, results, strict=True):
         _curves(left, result)
-        _finals(right, result)
+        _differences(right, result)
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=130)
     return png.getvalue()
@@ -46,23 +47,26 @@ def _curves(axes: Axes, result: Result) -> None:
         ends[arm] = 100 * curve[metric][-1]
     axes.set_xlabel("training step")
     axes.set_ylabel(_NAMES[metric])
-    axes.set_title(_finding(result), fontsize=12, loc="left")
+    axes.set_title(f"{result.ranks} ranks x {result.config['rows']} {TASKS[result.task].rows_are}: {_finding(result)}", fontsize=11, loc="left")
     axes.grid(alpha=0.25)
     axes.legend(fontsize=8, ncols=2, title="solid: sorted, dashed: shuffled (iid)", title_fontsize=8)
 
 
-def _finals(axes: Axes, result: Result) -> None:
+def _differences(axes: Axes, result: Result) -> None:
+    """Each arm against its shuffled twin, seed by seed: the spread between seeds, which all arms share, drops out."""
     metric = TASKS[result.task].metric
-    for place, (arm, metrics) in enumerate(result.arms.items()):
-        s, colour = metrics[metric], _COLOURS[arm.split("+")[1]]
-        axes.plot(100 * np.array(s.values), np.full(len(s.values), place) + 0.18, "|", color=colour, markersize=7, alpha=0.8)
-        half = [[100 * (s.mean - s.ci95[0])], [100 * (s.ci95[1] - s.mean)]] if s.ci95 else None
-        axes.errorbar(100 * s.mean, place, xerr=half, fmt="o" if arm.startswith("sorted") else "s", color=colour, capsize=3, markersize=6,
+    axes.axvline(0, color="black", linewidth=1)
+    for place, (arm, share) in enumerate(result.differences.items()):
+        twin = Arm.parse(arm).iid_twin
+        colour, each = _COLOURS[Arm.parse(arm).norm], 100 * np.subtract(result.arms[arm][metric].values, result.arms[twin][metric].values)
+        axes.plot(each, np.full(len(each), place) + 0.2, "|", color=colour, markersize=8)
+        half = [[100 * (share.mean - share.ci95[0])], [100 * (share.ci95[1] - share.mean)]] if share.ci95 else None
+        axes.errorbar(100 * share.mean, place, xerr=half, fmt="o" if arm.startswith("sorted") else "s", color=colour, capsize=4, markersize=7,
                       markerfacecolor="white" if arm.startswith("iid") else colour)
-    axes.set_yticks(range(len(result.arms)), list(result.arms))
+    axes.set_yticks(range(len(result.differences)), [f"{arm}\n- {Arm.parse(arm).iid_twin}" for arm in result.differences])
     axes.invert_yaxis()
-    axes.set_xlabel(f"{_NAMES[metric]}: mean, 95 % interval, and each of {result.config['seeds']} seeds")
-    axes.set_title(f"{result.ranks} ranks x {result.config['rows']} {TASKS[result.task].rows_are}, at the end", fontsize=12, loc="left")
+    axes.set_xlabel(f"difference in {_NAMES[metric].replace('(%)', '(points)')}")
+    axes.set_title(f"against shuffled data, paired over {result.config['seeds']} seeds:\nmean, 95 % interval, each seed", fontsize=11, loc="left")
     axes.grid(alpha=0.25, axis="x")
 
 
@@ -72,6 +76,6 @@ def _finding(result: Result) -> str:
     if change is None or "sorted+sync" not in result.differences:
         return f"{result.task}: {_NAMES[task.metric]} by arm"
     if change.ci95 and change.ci95[1] < 0:
-        back = f", SyncBN wins back {100 * result.recovery.mean:.0f} % of the gap" if result.recovery else ""
-        return f"Sorting by {task.sorted_by} costs local BN {-100 * change.mean:.1f} points{back}"
-    return f"Sorting by {task.sorted_by} does not clearly hurt local BN"
+        back = f",\nSyncBN wins back {100 * result.recovery.mean:.0f} % of the gap" if result.recovery else ""
+        return f"sorting by {task.sorted_by} costs local BN {-100 * change.mean:.1f} points{back}"
+    return f"sorting by {task.sorted_by} does not clearly hurt local BN"

@@ -1,0 +1,60 @@
+"""Ranks for the tests: threads in this process, MPI through an mpirun of our own that cannot outlive its time limit."""
+
+from __future__ import annotations
+
+import functools
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import settings
+
+ROOT = Path(__file__).parent.parent
+settings.register_profile("suite", deadline=None, max_examples=50, derandomize=True)
+settings.load_profile("suite")
+
+
+def mpirun_command() -> str | None:
+    """The mpirun beside this Python, else the one on the PATH."""
+    beside = Path(sys.executable).parent / "mpirun"
+    return str(beside) if beside.exists() else shutil.which("mpirun")
+
+
+def run(command: list[str], seconds: float = 60, **kwargs: object) -> subprocess.CompletedProcess[str]:
+    """Runs a command in a process group of its own; kills the whole group when time is up."""
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=ROOT, **kwargs)
+    try:
+        out, err = process.communicate(timeout=seconds)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        out, err = process.communicate()
+        pytest.fail(f"{command} was still running after {seconds} s\n{out[-2000:]}\n{err[-4000:]}")
+    return subprocess.CompletedProcess(command, process.returncode, out, err)
+
+
+def run_mpi(ranks: int, *arguments: str, seconds: float = 60, **environment: str) -> subprocess.CompletedProcess[str]:
+    """mpirun -n ranks python arguments..., with tests/ importable."""
+    mpirun = mpirun_command()
+    if mpirun is None:
+        pytest.skip("no mpirun")
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), **environment}
+    return run([mpirun, "-n", str(ranks), sys.executable, *arguments], seconds, env=env)
+
+
+@functools.cache
+def mpi_matrix(ranks: int) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """One mpirun for the whole matrix of checks at this number of ranks: their outcomes, and the trained state."""
+    with tempfile.TemporaryDirectory() as folder:
+        state = Path(folder) / "state.npz"
+        done = run_mpi(ranks, "tests/mpi_program.py", str(state), seconds=100)
+        if done.returncode != 0:
+            pytest.fail(f"mpirun -n {ranks} ended with {done.returncode}\n{done.stderr[-6000:]}")
+        with np.load(state) as arrays:
+            return json.loads(done.stdout), dict(arrays)

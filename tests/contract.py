@@ -1,0 +1,126 @@
+"""What every communicator must do. Each check is a function of one rank's communicator, run on all of them together."""
+
+from __future__ import annotations
+
+import copy
+
+import numpy as np
+import pytest
+
+from syncbn_sim.comm import Communicator
+from syncbn_sim.errors import ArgumentError, DtypeError
+
+
+def check_allreduce(comm: Communicator) -> None:
+    mine = np.arange(6.0).reshape(2, 3) + 10 * comm.rank
+    everybody = [np.arange(6.0).reshape(2, 3) + 10 * r for r in range(comm.size)]
+    for op, f in (("sum", np.sum), ("max", np.max), ("min", np.min)):
+        for dtype in (np.float64, np.float32, np.int64):
+            result = comm.allreduce(mine.astype(dtype), op)
+            assert result.dtype == dtype
+            assert result.shape == (2, 3)
+            np.testing.assert_array_equal(result, f(everybody, axis=0).astype(dtype))
+
+
+def check_allreduce_returns_a_new_array(comm: Communicator) -> None:
+    mine = np.ones(3)
+    result = comm.allreduce(mine)
+    result += 5.0
+    np.testing.assert_array_equal(mine, 1.0)
+    comm.barrier()
+    np.testing.assert_array_equal(result, comm.size + 5.0)  # nobody else's addition shows
+
+
+def check_allreduce_of_odd_shapes(comm: Communicator) -> None:
+    assert comm.allreduce(np.zeros((0, 3))).shape == (0, 3)
+    scalar = comm.allreduce(np.array(2.0))
+    assert scalar.shape == ()
+    assert float(scalar) == 2.0 * comm.size
+    strided = np.arange(12.0).reshape(3, 4).T[::2]
+    np.testing.assert_array_equal(comm.allreduce(strided), strided * comm.size)
+    large = np.arange(100_000.0) + comm.rank
+    np.testing.assert_array_equal(comm.allreduce(large), comm.size * np.arange(100_000.0) + comm.size * (comm.size - 1) / 2)
+
+
+def check_allreduce_repeats_its_bits(comm: Communicator) -> None:
+    mine = np.random.default_rng(comm.rank).normal(size=1000)
+    first = comm.allreduce(mine)
+    for _ in range(5):
+        np.testing.assert_array_equal(comm.allreduce(mine), first)
+    for other in comm.allgather(first):
+        np.testing.assert_array_equal(other, first)
+
+
+def check_allreduce_refuses(comm: Communicator) -> None:
+    with pytest.raises(DtypeError, match=r"float16.*astype\(np.float32\)"):
+        comm.allreduce(np.ones(3, np.float16))
+    with pytest.raises(DtypeError, match=r"bool.*astype\(np.int64\)"):
+        comm.allreduce(np.ones(3, bool))
+    with pytest.raises(ArgumentError, match=r"'mean'.*sum"):
+        comm.allreduce(np.ones(3), "mean")
+
+
+def check_allgather(comm: Communicator) -> None:
+    parts = comm.allgather(np.full((comm.rank, 2), comm.rank, np.float32))
+    assert [p.shape for p in parts] == [(r, 2) for r in range(comm.size)]
+    assert all(p.dtype == np.float32 and (p == r).all() for r, p in enumerate(parts))
+    parts[0] = parts[0] + 1
+    flags = comm.allgather(np.array([comm.rank % 2 == 0]))
+    assert [bool(f[0]) for f in flags] == [r % 2 == 0 for r in range(comm.size)]
+
+
+def check_bcast(comm: Communicator) -> None:
+    root = comm.size - 1
+    array = np.asfortranarray(np.arange(6.0).reshape(2, 3))
+    got = comm.bcast(array if comm.rank == root else None, root)
+    np.testing.assert_array_equal(got, array)
+    value = comm.bcast({"seed": 3} if comm.rank == 0 else None)
+    assert value == {"seed": 3}
+    value["rank"] = comm.rank
+    comm.barrier()
+    assert value["rank"] == comm.rank  # nobody shares it
+    with pytest.raises(ArgumentError, match="root"):
+        comm.bcast(1, comm.size)
+
+
+def check_split(comm: Communicator) -> None:
+    group = comm.split(comm.rank % 2)
+    assert group is not None
+    members = [r for r in range(comm.size) if r % 2 == comm.rank % 2]
+    assert (group.rank, group.size) == (members.index(comm.rank), len(members))
+    assert float(group.allreduce(np.array([float(comm.rank)]))[0]) == sum(members)
+    backwards = comm.split(0, key=-comm.rank)
+    assert backwards is not None
+    assert backwards.rank == comm.size - 1 - comm.rank
+    alone = comm.split(None if comm.rank else 0)
+    assert (alone is None) == (comm.rank > 0)
+    if comm.rank % 2 == 0:  # a group may talk without the others
+        assert float(group.allreduce(np.ones(1))[0]) == group.size
+    with pytest.raises(ArgumentError, match="color"):
+        comm.split(-1)
+
+
+def check_point_to_point(comm: Communicator) -> None:
+    right, left = (comm.rank + 1) % comm.size, (comm.rank - 1) % comm.size
+    for size in (0, 1, 1000, 200_000):  # the largest is far beyond what an MPI library buffers by itself
+        got = comm.sendrecv(np.full(size, comm.rank, np.int64), right, left)
+        np.testing.assert_array_equal(got, np.full(size, left))
+    got = comm.sendrecv(np.ones((2, 3), np.float32) * comm.rank, right, left, tag=7)
+    assert got.shape == (2, 3)
+    assert got.dtype == np.float32
+    mine = np.zeros(3)
+    comm.send(mine, right, tag=1)
+    mine += 9  # what was sent is a copy
+    comm.send(np.ones(1), right, tag=2)
+    np.testing.assert_array_equal(comm.recv(left, tag=2), 1.0)  # by tag, not by arrival
+    np.testing.assert_array_equal(comm.recv(left, tag=1), 0.0)
+    with pytest.raises(ArgumentError, match="dest"):
+        comm.send(mine, comm.size)
+
+
+def check_deepcopy_is_itself(comm: Communicator) -> None:
+    assert copy.deepcopy(comm) is comm
+    assert copy.deepcopy({"comm": [comm]})["comm"][0] is comm
+
+
+CHECKS = {name: check for name, check in globals().items() if name.startswith("check_")}

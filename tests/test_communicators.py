@@ -1,0 +1,87 @@
+"""The contract of communicators, on every backend."""
+
+from __future__ import annotations
+
+import contract
+import numpy as np
+import pytest
+from conftest import mpi_matrix
+
+from syncbn_sim.comm import Communicator, LedgerCommunicator, launch
+from syncbn_sim.comm.checked import CheckedCommunicator
+from syncbn_sim.errors import ArgumentError, DeadlockError, LaunchError
+
+
+@pytest.mark.parametrize("check", contract.CHECKS)
+def test_contract_serial(check: str) -> None:
+    launch(contract.CHECKS[check], 1, "serial")
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("check", contract.CHECKS)
+def test_contract_threads(check: str, ranks: int) -> None:
+    launch(contract.CHECKS[check], ranks, "threads")
+
+
+@pytest.mark.parametrize("wrapper", [LedgerCommunicator, CheckedCommunicator])
+@pytest.mark.parametrize("check", contract.CHECKS)
+def test_contract_wrappers(check: str, wrapper: type[LedgerCommunicator] | type[CheckedCommunicator]) -> None:
+    launch(lambda comm: contract.CHECKS[check](wrapper(comm)), 3, "threads")
+
+
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize("check", contract.CHECKS)
+def test_contract_mpi(check: str, ranks: int) -> None:
+    assert mpi_matrix(ranks)[0][f"contract:{check}"] == ""
+
+
+def test_threads_sum_in_rank_order() -> None:
+    """Numbers whose sum depends on the order: threads must give the bits of the left-to-right sum, every time."""
+    parts = [np.random.default_rng(r).normal(size=1000) * 10.0 ** (3 * r) for r in range(5)]
+    expected = (((parts[0] + parts[1]) + parts[2]) + parts[3]) + parts[4]
+    backwards = (((parts[4] + parts[3]) + parts[2]) + parts[1]) + parts[0]
+    assert (expected != backwards).any()
+    for result in launch(lambda comm: comm.allreduce(parts[comm.rank]), 5, "threads"):
+        np.testing.assert_array_equal(result, expected)
+
+
+def test_launch_passes_arguments_and_collects_by_rank() -> None:
+    assert launch(lambda comm, a, b: (comm.rank, a, b), 3, args=(1,), kwargs={"b": 2}) == [(0, 1, 2), (1, 1, 2), (2, 1, 2)]
+    assert launch(lambda comm: comm.backend) == ["serial"]
+    assert launch(lambda comm: comm.backend, 2) == ["threads", "threads"]
+
+
+@pytest.mark.parametrize(("arguments", "error", "message"), [
+    ({"ranks": 0}, ArgumentError, "ranks: got 0"), ({"ranks": 2.5}, ArgumentError, "whole number"), ({"backend": "gpu"}, ArgumentError, "'gpu'"),
+    ({"ranks": 2, "backend": "serial"}, ArgumentError, "threads"), ({"ranks": 3, "backend": "mpi"}, LaunchError, "mpirun -n 3"),
+])
+def test_launch_refuses(arguments: dict[str, object], error: type[Exception], message: str) -> None:
+    if arguments.get("backend") == "mpi":
+        pytest.importorskip("mpi4py")
+        from conftest import run_mpi  # a lone MPI process, kept out of this one
+
+        done = run_mpi(1, "-c", "from syncbn_sim.comm import launch; launch(print, 3, 'mpi')")
+        assert done.returncode != 0
+        assert message in done.stderr
+        return
+    with pytest.raises(error, match=message):
+        launch(lambda comm: None, **arguments)
+
+
+def test_serial_receive_without_send_is_a_deadlock() -> None:
+    with pytest.raises(DeadlockError, match="tag 4"):
+        launch(lambda comm: comm.recv(0, tag=4))
+
+
+def test_ledger_counts_payload_bytes() -> None:
+    def talk(comm: Communicator) -> tuple[int, int, int, int]:
+        ledger = LedgerCommunicator(comm)
+        ledger.allreduce(np.ones(129))
+        ledger.allreduce(np.ones(2, np.float32))
+        group = ledger.split(0)
+        assert group is not None
+        group.allreduce(np.ones(1))
+        ledger.sendrecv(np.ones(10), (comm.rank + 1) % 2, (comm.rank + 1) % 2)
+        return ledger.entry("allreduce").calls, ledger.entry("allreduce").bytes, ledger.entry("send").bytes, ledger.entry("recv").bytes
+
+    assert launch(talk, 2) == [(3, 129 * 8 + 8 + 8, 80, 80)] * 2

@@ -1,0 +1,229 @@
+"""What happens when something goes wrong on one rank: all end, at once, with that rank's words; nothing hangs, nothing is half-written."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT, mpirun_command, run, run_mpi
+
+from syncbn_sim import nn
+from syncbn_sim.comm import LedgerCommunicator, launch
+from syncbn_sim.comm.checked import CheckedCommunicator
+from syncbn_sim.errors import CollectiveMismatchError, DeadlockError
+
+PREAMBLE = """
+import os, sys, time
+import numpy as np
+from syncbn_sim import nn
+from syncbn_sim.comm import launch
+RANK = int(os.environ.get("PMI_RANK", os.environ.get("OMPI_COMM_WORLD_RANK", "0")))
+"""
+
+
+def timed_mpi(ranks: int, body: str, tmp_path: Path, seconds: float = 5.0, **environment: str) -> subprocess.CompletedProcess[str]:
+    script = tmp_path / "script.py"
+    script.write_text(PREAMBLE + body)
+    start = time.monotonic()
+    done = run_mpi(ranks, str(script), seconds=30, **environment)
+    assert time.monotonic() - start < seconds
+    return done
+
+
+def test_raising_rank_ends_threads_with_its_traceback() -> None:
+    def fail_on_2(comm):
+        comm.barrier()
+        if comm.rank == 2:
+            raise ZeroDivisionError("of rank 2")
+        comm.barrier()
+
+    start = time.monotonic()
+    with pytest.raises(ZeroDivisionError, match="of rank 2") as caught:
+        launch(fail_on_2, 4)
+    assert time.monotonic() - start < 5
+    assert "fail_on_2" in str(caught.getrepr())
+    assert caught.value.__notes__ == ["This happened on rank 2 of 4."]
+
+
+@pytest.mark.parametrize("ranks", [2, 4])
+def test_raising_rank_ends_mpi_with_its_traceback(ranks: int, tmp_path: Path) -> None:
+    done = timed_mpi(ranks, """
+def fail(comm):
+    if comm.rank == 1:
+        raise ZeroDivisionError("of rank 1")
+    comm.allreduce(np.ones(3))
+launch(fail)
+""", tmp_path)
+    assert done.returncode != 0
+    assert "[rank 1] ZeroDivisionError: of rank 1" in done.stderr
+    assert "in fail" in done.stderr
+    assert "[rank 0]" not in done.stderr
+
+
+@pytest.mark.parametrize("end", ['raise ZeroDivisionError("early")', "sys.exit(3)", "os._exit(3)"])
+def test_rank_that_ends_before_launch_ends_mpi(end: str, tmp_path: Path) -> None:
+    done = timed_mpi(3, f"if RANK == 1: time.sleep(0.5); {end}\nlaunch(lambda comm: comm.barrier())", tmp_path)
+    assert done.returncode != 0
+    assert "rank 0: another rank ended before launch()" in done.stderr
+    if "raise" in end:
+        assert "ZeroDivisionError: early" in done.stderr
+
+
+SKIP = """
+def skip(comm):
+    a, b = nn.SyncBatchNorm(3, comm=comm), nn.SyncBatchNorm(5, comm=comm)
+    a(np.random.normal(size=(4, 3)))
+    if comm.rank != 1:
+        b(np.random.normal(size=(4, 5)))
+    a.backward(np.ones((4, 3)))
+"""
+
+
+def assert_names_the_skip(message: str) -> None:
+    assert "rank 0: allreduce sum float64 (11,) (call 2) at" in message
+    assert "rank 1 (differs): allreduce sum float64 (6,) (call 2) at" in message
+    assert "in skip" in message
+    assert "sync_batch_norm.py" in message
+
+
+def test_skipped_layer_is_named_on_threads() -> None:
+    scope = {"np": np, "nn": nn}
+    exec(SKIP, scope)
+    with pytest.raises(CollectiveMismatchError) as caught:
+        launch(scope["skip"], 3)
+    assert_names_the_skip(str(caught.value).replace("<string>", "script.py"))
+
+
+def test_skipped_layer_is_named_on_mpi(tmp_path: Path) -> None:
+    done = timed_mpi(3, SKIP + "launch(skip)", tmp_path)
+    assert done.returncode != 0
+    assert_names_the_skip(done.stderr)
+
+
+def test_skipped_layer_is_named_without_a_board() -> None:
+    """Ranks on several machines compare by an all-reduce: every rank raises, in the call in which they differ."""
+    def differ(comm):
+        checked = CheckedCommunicator(comm)
+        checked.barrier()
+        with pytest.raises(CollectiveMismatchError, match=r"rank 1 \(differs\): allreduce max float64 \(2,\) \(call 2\)") as caught:
+            checked.allreduce(np.ones(2), "max" if comm.rank == 1 else "sum")
+        return caught.value.told_by_rank_0
+
+    assert launch(differ, 3) == [False, True, True]
+
+
+@pytest.mark.parametrize("backend", ["threads", "mpi"])
+def test_rank_that_returns_early_is_named(backend: str, tmp_path: Path) -> None:
+    body = "def leave(comm):\n    if comm.rank != 0:\n        comm.barrier()\n"
+    if backend == "threads":
+        scope: dict[str, object] = {}
+        exec(body, scope)
+        with pytest.raises(CollectiveMismatchError, match=r"rank 0 \(differs\): nothing: its function has returned") as caught:
+            launch(scope["leave"], 3)
+        message = str(caught.value)
+    else:
+        done = timed_mpi(3, body + "launch(leave)", tmp_path)
+        assert done.returncode != 0
+        message = done.stderr
+    assert "nothing: its function has returned" in message
+    assert "rank 1: barrier" in message
+
+
+def test_deadlocked_threads_are_named() -> None:
+    def cross(comm):
+        comm.recv((comm.rank + 1) % 2, tag=3) if comm.rank == 0 else comm.barrier()
+
+    with pytest.raises(DeadlockError, match=r"rank 0: recv from rank 1, tag 3(.|\n)*rank 1: barrier"):
+        launch(cross, 2)
+
+
+def test_dtype_and_op_mismatches_are_named() -> None:
+    for change in ({"dtype": np.float32}, {"op": "max"}):
+        def differ(comm, change=change):
+            comm.allreduce(np.ones(2, change.get("dtype", float) if comm.rank else float), change.get("op", "sum") if comm.rank else "sum")
+
+        with pytest.raises(CollectiveMismatchError):
+            launch(differ, 2)
+
+
+def test_watchdog_ends_unchecked_mpi(tmp_path: Path) -> None:
+    done = timed_mpi(3, """
+def hang(comm):
+    comm.allreduce(np.ones(2))
+    if comm.rank == 0:
+        comm.recv(1, tag=9)
+    else:
+        comm.barrier()
+launch(hang, checked=False)
+""", tmp_path, seconds=15, SYNCBN_SIM_WATCHDOG="1")
+    assert done.returncode != 0
+    assert "rank 0: waiting for 1 s in recv from rank 1, tag 9 (call 2) at script.py" in done.stderr
+    assert "rank 1: waiting for 1 s in barrier (call 2) at script.py" in done.stderr
+    assert "rank 2: waiting" in done.stderr
+
+
+def test_shorter_shards_never_hang_an_epoch() -> None:
+    """13 rows on 4 ranks, 2 at a time: the last step has empty ranks, and everybody takes part."""
+    from syncbn_sim import data, optim, train
+
+    def epoch(comm):
+        ledger = LedgerCommunicator(comm)
+        model = nn.Sequential(nn.SyncBatchNorm(2, comm=ledger), nn.Linear(2, 2))
+        loss, optimizer = nn.CrossEntropyLoss(), optim.SGD(model.parameters(), 0.1)
+        x = np.random.default_rng(0).normal(size=(18, 2)).astype(np.float32)
+        sizes = []
+        for rows in data.batches(np.arange(18), comm.rank, comm.size, 4):
+            train.step(model, loss, optimizer, ledger, x[rows], np.zeros(len(rows), int))
+            sizes.append(len(rows))
+        return sizes, ledger.entry("allreduce").calls
+
+    assert launch(epoch, 4) == [([4, 1], 6), ([4, 1], 6), ([4, 0], 6), ([4, 0], 6)]
+
+
+@pytest.mark.parametrize("backend", ["threads", "mpi"])
+def test_ctrl_c_stops_at_once_and_leaves_nothing(backend: str, tmp_path: Path) -> None:
+    pytest.importorskip("tyro")
+    start = [sys.executable, "mpi_examples/train.py"]
+    command = [*start, "--ranks", "4"] if backend == "threads" else [mpirun_command(), "-n", "4", *start]
+    if command[0] is None:
+        pytest.skip("no mpirun")
+    process = subprocess.Popen([*command, "--task", "requests", "--out", str(tmp_path / "runs")], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+                               start_new_session=True, cwd=ROOT)
+    os.set_blocking(process.stderr.fileno(), False)
+    seen, deadline = b"", time.monotonic() + 40
+    while b"step/s" not in seen and time.monotonic() < deadline:
+        seen += process.stderr.read() or b""
+        time.sleep(0.05)
+    assert b"step/s" in seen, seen
+    pressed = time.monotonic()
+    os.killpg(process.pid, signal.SIGINT)
+    try:
+        process.wait(10)
+        assert time.monotonic() - pressed < 2
+        assert process.returncode != 0
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.stdout.close()
+        process.stderr.close()
+    assert not (tmp_path / "runs").exists()
+
+
+def test_abort_leaves_no_process_behind(tmp_path: Path) -> None:
+    """run() kills the group; this one must end by itself, ranks that compute included."""
+    done = timed_mpi(2, """
+def busy(comm):
+    if comm.rank == 0:
+        raise RuntimeError("stop")
+    while True:
+        pass
+launch(busy)
+""", tmp_path)
+    assert done.returncode != 0
+    assert run(["pgrep", "-f", str(tmp_path / "script.py")]).stdout == ""
