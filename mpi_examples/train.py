@@ -9,13 +9,16 @@ Trains one small net per arm and seed, data-parallel over the ranks, and prints 
 
 from __future__ import annotations
 
-import difflib
+import argparse
 import os
 import sys
 import tomllib
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import asdict, dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 from tqdm import tqdm
@@ -37,14 +40,16 @@ class Options:
     """What to train. Anything left out takes the task's own default."""
 
     task: Literal["digits", "requests", "both"] = "both"
-    """digits: scikit-learn's handwritten digits, sorted by class. requests: a synthetic click log, sorted by user, judged on users it never saw."""
+    """digits: scikit-learn's handwritten digits, sorted by class. requests: a synthetic click log, sorted by user,
+    judged on users it never saw."""
     ranks: int | None = None
     """Number of ranks. Under mpirun: the number of processes. Without: that many threads (1: serial); default 8."""
     rows: int | None = None
     """Rows a rank and step, the batch behind local statistics (digits 4, requests 32). Fewer rows, noisier statistics."""
     arms: tuple[str, ...] = ARMS
-    """Which order+norm pairs to compare, separated by commas or spaces. Orders: iid, sorted. Norms: local (each rank's own batch), sync (all
-    ranks' sums), averaged (the popular mistake: mean of means and of variances), layer (LayerNorm), none (what the order costs by itself)."""
+    """Which order+norm pairs to compare, separated by commas or spaces. Orders: iid, sorted. Norms: local (each rank's
+    own batch), sync (all ranks' sums), averaged (the popular mistake: mean of means and of variances), layer
+    (LayerNorm), none (what the order costs by itself)."""
     seeds: int = 5
     """Repetitions; the intervals are over these."""
     epochs: int | None = None
@@ -65,20 +70,31 @@ class Options:
 
 def main() -> None:
     """Reads the options, runs the ranks, and reports on rank 0."""
-    if world_rank() > 0:
-        sys.stdout = sys.stderr = open(os.devnull, "w")  # one voice: help and usage errors come from rank 0 alone
     try:
-        options = read_options(sys.argv[1:])
-        configs = [sorted_batches.Config(task=task, **{f: getattr(options, f) for f in ("arms", "seeds", "rows", "epochs", "lr", "optimizer", "dtype")})
-                   for task in (("digits", "requests") if options.task == "both" else (options.task,))]
-        if options.ranks is None and world_size() is None:
-            options = replace(options, ranks=WITHOUT_MPI)
-        sys.stdout, sys.stderr = sys.__stdout__, sys.__stderr__
-        launch(train_and_report, options.ranks, args=(configs, options))
+        with one_voice():
+            options = read_options(sys.argv[1:])
+            tasks = ("digits", "requests") if options.task == "both" else (options.task,)
+            shared = {
+                name: getattr(options, name) for name in ("arms", "seeds", "rows", "epochs", "lr", "optimizer", "dtype")
+            }
+            configs = [sorted_batches.Config(task=task, **shared) for task in tasks]
+        ranks = WITHOUT_MPI if options.ranks is None and world_size() is None else options.ranks
+        launch(train_and_report, ranks, args=(configs, options))
     except KeyboardInterrupt:
         sys.exit("interrupted: nothing was written")
     except SyncBNError as error:
-        sys.exit(f"train.py: {error}")
+        sys.exit(f"train.py: {error}" if world_rank() == 0 else 2)
+
+
+@contextmanager
+def one_voice() -> Iterator[None]:
+    """Under mpirun every process reads the options, but only rank 0 says what is wrong with them."""
+    with ExitStack() as stack:
+        if world_rank() > 0:
+            null = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(redirect_stdout(null))
+            stack.enter_context(redirect_stderr(null))
+        yield
 
 
 def train_and_report(comm: Communicator, configs: list[sorted_batches.Config], options: Options) -> None:
@@ -86,16 +102,18 @@ def train_and_report(comm: Communicator, configs: list[sorted_batches.Config], o
     results: list[Result] = []
     for config in configs:
         with tqdm(desc=config.task, unit="step", disable=comm.rank > 0, leave=False, mininterval=0.3) as bar:
-            def show(done: int, total: int, arm: str, bar: Any = bar) -> None:
-                bar.total = total
-                bar.set_description_str(f"{config.task} {arm}", refresh=False)
-                bar.update(done - bar.n)
-
-            results.append(sorted_batches.run(comm, config, show))
+            results.append(sorted_batches.run(comm, config, partial(move, bar)))
         if comm.rank == 0 and not options.json:
             print(table(results[-1]), "", sep="\n", flush=True)
     if comm.rank == 0:
         report(results, replace(options, ranks=comm.size, config=None))
+
+
+def move(bar: tqdm, done: int, total: int, arm: str) -> None:
+    """Moves the progress bar."""
+    bar.total = total
+    bar.set_postfix_str(arm, refresh=False)
+    bar.update(done - bar.n)
 
 
 def report(results: list[Result], options: Options) -> None:
@@ -103,7 +121,11 @@ def report(results: list[Result], options: Options) -> None:
     from syncbn_sim.report.plots import order_gap
 
     kept = {name: value for name, value in asdict(options).items() if name not in ("json", "out")}
-    files = {"result.json": result_json(results).encode(), "curves.png": order_gap(results), "config.toml": config_toml(kept).encode()}
+    files = {
+        "result.json": result_json(results).encode(),
+        "curves.png": order_gap(results),
+        "config.toml": config_toml(kept).encode(),
+    }
     folder = write_run(Path(options.out), options.task, files)
     if options.json:
         print(result_json(results), end="", flush=True)
@@ -114,21 +136,29 @@ def report(results: list[Result], options: Options) -> None:
 
 def read_options(arguments: list[str]) -> Options:
     """The command line on top of the TOML file on top of the defaults."""
-    known = {field.name for field in fields(Options)} - {"config", "json"}
-    found = [arguments[i + 1:i + 2] if a == "--config" else [a.partition("=")[2]] for i, a in enumerate(arguments) if a.split("=")[0] == "--config"]
-    default = Options()
-    if found and found[-1]:
-        try:
-            values = tomllib.loads(Path(found[-1][0]).read_text())
-        except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-            raise ArgumentError("--config", got=f"{found[-1][0]} ({error})", expected="a readable TOML file", do="Start from a config.toml in runs/.") from error
-        for name in set(values) - known:
-            near = difflib.get_close_matches(name, known, 1)
-            raise ArgumentError(f"{found[-1][0]}", got=f"the unknown option {name!r}", expected=", ".join(sorted(known)),
-                                do=f"Did you mean {near[0]!r}?" if near else "Remove it.")
-        default = replace(default, **{name: tuple(value) if isinstance(value, list) else value for name, value in values.items()})
-    options = tyro.cli(Options, args=arguments, default=default, description=__doc__)
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--config")
+    file = finder.parse_known_args(arguments)[0].config
+    options = tyro.cli(Options, args=[*options_in(file), *arguments] if file else arguments, description=__doc__)
     return replace(options, arms=tuple(arm for part in options.arms for arm in part.split(",") if arm))
+
+
+def options_in(file: str) -> list[str]:
+    """A TOML file's options, spelled as on the command line, so that they meet the same checks."""
+    try:
+        values = tomllib.loads(Path(file).read_text())
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ArgumentError(
+            "--config",
+            got=f"{file} ({error})",
+            expected="a readable TOML file",
+            do="Start from a config.toml in runs/.",
+        ) from error
+    return [
+        text
+        for name, value in values.items()
+        for text in (f"--{name}", *map(str, value if isinstance(value, list) else [value]))
+    ]
 
 
 if __name__ == "__main__":

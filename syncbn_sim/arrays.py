@@ -20,8 +20,12 @@ def as_float_array(x: object, name: str = "x") -> Array:
     """
     array = np.asarray(x)
     if array.dtype.kind != "f":
-        raise DtypeError(name, got=f"dtype {array.dtype}", expected="a floating-point array",
-                         do=f"Convert it first: {name}.astype(np.float32).")
+        raise DtypeError(
+            name,
+            got=f"dtype {array.dtype}",
+            expected="a floating-point array",
+            do=f"Convert it first: {name}.astype(np.float32).",
+        )
     return array
 
 
@@ -33,8 +37,12 @@ def parameter_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     """
     found = np.dtype(dtype)
     if found not in (np.dtype(np.float32), np.dtype(np.float64)):
-        raise DtypeError("dtype", got=found, expected="float32 or float64 for parameters",
-                         do="Keep the layer in float32; float16 inputs are accepted as they are.")
+        raise DtypeError(
+            "dtype",
+            got=found,
+            expected="float32 or float64 for parameters",
+            do="Keep the layer in float32; float16 inputs are accepted as they are.",
+        )
     return found
 
 
@@ -53,17 +61,24 @@ def position_weights(weights: object, positions: tuple[int, ...]) -> Array:
     """
     w = np.asarray(weights)
     if w.dtype.kind not in "fiub":
-        raise DtypeError("weights", got=f"dtype {w.dtype}", expected="numbers >= 0",
-                         do="Pass a float or bool array.")
+        raise DtypeError("weights", got=f"dtype {w.dtype}", expected="numbers >= 0", do="Pass a float or bool array.")
     w = w.astype(np.float64)
     if w.shape != positions:
         if w.shape != positions[:1]:
-            raise ShapeError("weights", got=w.shape, expected=f"{positions} (one for each position) or {positions[:1]} (one a row)",
-                             do="Weights have the shape of x without its channel axis.")
+            raise ShapeError(
+                "weights",
+                got=w.shape,
+                expected=f"{positions} (one for each position) or {positions[:1]} (one a row)",
+                do="Weights have the shape of x without its channel axis.",
+            )
         w = np.broadcast_to(w.reshape(-1, *[1] * (len(positions) - 1)), positions)
     if not np.all(np.isfinite(w)) or np.any(w < 0):
-        raise ArgumentError("weights", got="a negative or non-finite weight", expected="finite weights >= 0",
-                         do="Use 0 to mask a position.")
+        raise ArgumentError(
+            "weights",
+            got="a negative or non-finite weight",
+            expected="finite weights >= 0",
+            do="Use 0 to mask a position.",
+        )
     return w
 
 

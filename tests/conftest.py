@@ -29,7 +29,9 @@ def mpirun_command() -> str | None:
 
 def run(command: list[str], seconds: float = 60, **kwargs: object) -> subprocess.CompletedProcess[str]:
     """Runs a command in a process group of its own; kills the whole group when time is up."""
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=ROOT, **kwargs)
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=ROOT, **kwargs
+    )
     try:
         out, err = process.communicate(timeout=seconds)
     except subprocess.TimeoutExpired:
@@ -40,7 +42,7 @@ def run(command: list[str], seconds: float = 60, **kwargs: object) -> subprocess
 
 
 def run_mpi(ranks: int, *arguments: str, seconds: float = 60, **environment: str) -> subprocess.CompletedProcess[str]:
-    """mpirun -n ranks python arguments..., with tests/ importable."""
+    """Mpirun -n ranks python arguments..., with tests/ importable."""
     mpirun = mpirun_command()
     if mpirun is None:
         pytest.skip("no mpirun")

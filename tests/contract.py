@@ -39,7 +39,9 @@ def check_allreduce_of_odd_shapes(comm: Communicator) -> None:
     strided = np.arange(12.0).reshape(3, 4).T[::2]
     np.testing.assert_array_equal(comm.allreduce(strided), strided * comm.size)
     large = np.arange(100_000.0) + comm.rank
-    np.testing.assert_array_equal(comm.allreduce(large), comm.size * np.arange(100_000.0) + comm.size * (comm.size - 1) / 2)
+    np.testing.assert_array_equal(
+        comm.allreduce(large), comm.size * np.arange(100_000.0) + comm.size * (comm.size - 1) / 2
+    )
 
 
 def check_allreduce_repeats_its_bits(comm: Communicator) -> None:

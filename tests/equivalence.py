@@ -43,7 +43,9 @@ CASES = [
 ]
 
 
-def deal(case: Case, size: int, dtype: np.dtype, seed: int = 0) -> list[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
+def deal(
+    case: Case, size: int, dtype: np.dtype, seed: int = 0
+) -> list[tuple[np.ndarray, np.ndarray, np.ndarray | None]]:
     """(x, dy, weights) of every rank, drawn alike everywhere; |mean| / sd between 0 and 10. Masked entries are NaN."""
     rng = np.random.default_rng(seed)
     dealt = []
@@ -65,7 +67,11 @@ def compare(comm: Communicator, case: Case, dtype: np.dtype, build: Build = nn.S
     """Runs one training step of the layer on this rank's part; returns the largest error of each quantity over its scale."""
     group = comm.split(comm.rank % case.groups) if case.groups > 1 else comm
     assert group is not None
-    members = [r for r in range(comm.size) if r % case.groups == comm.rank % case.groups] if case.groups > 1 else list(range(comm.size))
+    members = (
+        [r for r in range(comm.size) if r % case.groups == comm.rank % case.groups]
+        if case.groups > 1
+        else list(range(comm.size))
+    )
     dealt = deal(case, comm.size, dtype)
     x, dy, w = dealt[comm.rank]
     rng = np.random.default_rng(99)
@@ -86,17 +92,24 @@ def compare(comm: Communicator, case: Case, dtype: np.dtype, build: Build = nn.S
     union = [np.concatenate([dealt[r][i] for r in members]) for i in range(2)]
     weights = np.concatenate([dealt[r][2] for r in members]) if case.weights else None
     truth = batch_norm(*union, layer.weight.data.astype(np.float64), layer.bias.data.astype(np.float64), weights, EPS)
-    start = sum(len(dealt[r][0]) for r in members[:members.index(comm.rank)])
+    start = sum(len(dealt[r][0]) for r in members[: members.index(comm.rank)])
     mine = slice(start, start + len(x))
 
     def error(got: np.ndarray, expected: np.ndarray, scale: np.ndarray) -> float:
-        return float(np.abs(got - expected).max(initial=0) / np.abs(scale).max()) if np.isfinite(got).all() else float("inf")
+        return (
+            float(np.abs(got - expected).max(initial=0) / np.abs(scale).max())
+            if np.isfinite(got).all()
+            else float("inf")
+        )
 
     running_mean, running_var = MOMENTUM * truth.mean, (1 - MOMENTUM) + MOMENTUM * truth.unbiased_var
     return {
-        "y": error(y, truth.y[mine], truth.y), "dx": error(dx, truth.dx[mine], truth.dx),
-        "weight gradient": error(d_weight, truth.d_weight, truth.d_weight), "bias gradient": error(d_bias, truth.d_bias, truth.d_bias),
-        "running mean": error(layer.running_mean, running_mean, running_mean), "running var": error(layer.running_var, running_var, running_var),
+        "y": error(y, truth.y[mine], truth.y),
+        "dx": error(dx, truth.dx[mine], truth.dx),
+        "weight gradient": error(d_weight, truth.d_weight, truth.d_weight),
+        "bias gradient": error(d_bias, truth.d_bias, truth.d_bias),
+        "running mean": error(layer.running_mean, running_mean, running_mean),
+        "running var": error(layer.running_var, running_var, running_var),
     }
 
 
@@ -106,4 +119,8 @@ def check_case(comm: Communicator, case: Case, dtype: np.dtype) -> None:
     assert not worst, f"rank {comm.rank}: {worst}"
 
 
-CHECKS = {f"{case.name}-{dtype}": (lambda comm, c=case, d=dtype: check_case(comm, c, d)) for case in CASES for dtype in TOLERANCE}
+CHECKS = {
+    f"{case.name}-{dtype}": (lambda comm, c=case, d=dtype: check_case(comm, c, d))
+    for case in CASES
+    for dtype in TOLERANCE
+}

@@ -23,7 +23,9 @@ def program(comm: Communicator) -> None:
                 problem = ""
             except (AssertionError, pytest_failed) as error:
                 problem = "".join(traceback.format_exception(error))
-            report[f"{suite}:{name}"] = "".join(p.tobytes().decode() for p in comm.allgather(np.frombuffer(problem.encode(), np.uint8)))
+            report[f"{suite}:{name}"] = "".join(
+                p.tobytes().decode() for p in comm.allgather(np.frombuffer(problem.encode(), np.uint8))
+            )
     states = [fifty_steps(comm) for _ in range(2)]
     same = all((states[0][k] == states[1][k]).all() for k in states[0])
     report["bits repeat"] = "" if same else f"rank {comm.rank}: two runs differ"

@@ -19,7 +19,9 @@ class Reference(NamedTuple):
     unbiased_var: np.ndarray
 
 
-def batch_norm(x: np.ndarray, dy: np.ndarray, weight: np.ndarray, bias: np.ndarray, w: np.ndarray | None = None, eps: float = 1e-5) -> Reference:
+def batch_norm(
+    x: np.ndarray, dy: np.ndarray, weight: np.ndarray, bias: np.ndarray, w: np.ndarray | None = None, eps: float = 1e-5
+) -> Reference:
     """x, dy: (N, C, ...); w: (N, ...) frequency weights. Returns the statistics to store beside outputs and gradients."""
     rows = np.moveaxis(x, 1, -1).reshape(-1, x.shape[1]).astype(np.float64)
     drows = np.moveaxis(dy, 1, -1).reshape(rows.shape).astype(np.float64)

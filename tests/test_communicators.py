@@ -46,15 +46,25 @@ def test_threads_sum_in_rank_order() -> None:
 
 
 def test_launch_passes_arguments_and_collects_by_rank() -> None:
-    assert launch(lambda comm, a, b: (comm.rank, a, b), 3, args=(1,), kwargs={"b": 2}) == [(0, 1, 2), (1, 1, 2), (2, 1, 2)]
+    assert launch(lambda comm, a, b: (comm.rank, a, b), 3, args=(1,), kwargs={"b": 2}) == [
+        (0, 1, 2),
+        (1, 1, 2),
+        (2, 1, 2),
+    ]
     assert launch(lambda comm: comm.backend) == ["serial"]
     assert launch(lambda comm: comm.backend, 2) == ["threads", "threads"]
 
 
-@pytest.mark.parametrize(("arguments", "error", "message"), [
-    ({"ranks": 0}, ArgumentError, "ranks: got 0"), ({"ranks": 2.5}, ArgumentError, "whole number"), ({"backend": "gpu"}, ArgumentError, "'gpu'"),
-    ({"ranks": 2, "backend": "serial"}, ArgumentError, "threads"), ({"ranks": 3, "backend": "mpi"}, LaunchError, "mpirun -n 3"),
-])
+@pytest.mark.parametrize(
+    ("arguments", "error", "message"),
+    [
+        ({"ranks": 0}, ArgumentError, "ranks: got 0"),
+        ({"ranks": 2.5}, ArgumentError, "whole number"),
+        ({"backend": "gpu"}, ArgumentError, "'gpu'"),
+        ({"ranks": 2, "backend": "serial"}, ArgumentError, "threads"),
+        ({"ranks": 3, "backend": "mpi"}, LaunchError, "mpirun -n 3"),
+    ],
+)
 def test_launch_refuses(arguments: dict[str, object], error: type[Exception], message: str) -> None:
     if arguments.get("backend") == "mpi":
         pytest.importorskip("mpi4py")
@@ -82,6 +92,11 @@ def test_ledger_counts_payload_bytes() -> None:
         assert group is not None
         group.allreduce(np.ones(1))
         ledger.sendrecv(np.ones(10), (comm.rank + 1) % 2, (comm.rank + 1) % 2)
-        return ledger.entry("allreduce").calls, ledger.entry("allreduce").bytes, ledger.entry("send").bytes, ledger.entry("recv").bytes
+        return (
+            ledger.entry("allreduce").calls,
+            ledger.entry("allreduce").bytes,
+            ledger.entry("send").bytes,
+            ledger.entry("recv").bytes,
+        )
 
     assert launch(talk, 2) == [(3, 129 * 8 + 8 + 8, 80, 80)] * 2

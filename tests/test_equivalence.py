@@ -54,7 +54,12 @@ def test_initial_weights_do_not_depend_on_ranks_and_one_global_batch_is_one_glob
     x, y = rng.normal(size=(12, 4)), rng.integers(0, 2, 12).astype(float)
 
     def once(comm, cuts):
-        model = nn.Sequential(nn.Linear(4, 5, bias=False, dtype=np.float64), nn.SyncBatchNorm(5, dtype=np.float64, comm=comm), nn.ReLU(), nn.Linear(5, 1, dtype=np.float64))
+        model = nn.Sequential(
+            nn.Linear(4, 5, bias=False, dtype=np.float64),
+            nn.SyncBatchNorm(5, dtype=np.float64, comm=comm),
+            nn.ReLU(),
+            nn.Linear(5, 1, dtype=np.float64),
+        )
         mine = slice(cuts[comm.rank], cuts[comm.rank + 1])
         mean = train.step(model, nn.BCEWithLogitsLoss(), optim.SGD(model.parameters(), 1.0), comm, x[mine], y[mine])
         return mean, model.state_dict()

@@ -27,7 +27,9 @@ RANK = int(os.environ.get("PMI_RANK", os.environ.get("OMPI_COMM_WORLD_RANK", "0"
 """
 
 
-def timed_mpi(ranks: int, body: str, tmp_path: Path, seconds: float = 5.0, **environment: str) -> subprocess.CompletedProcess[str]:
+def timed_mpi(
+    ranks: int, body: str, tmp_path: Path, seconds: float = 5.0, **environment: str
+) -> subprocess.CompletedProcess[str]:
     script = tmp_path / "script.py"
     script.write_text(PREAMBLE + body)
     start = time.monotonic()
@@ -53,13 +55,17 @@ def test_raising_rank_ends_threads_with_its_traceback() -> None:
 
 @pytest.mark.parametrize("ranks", [2, 4])
 def test_raising_rank_ends_mpi_with_its_traceback(ranks: int, tmp_path: Path) -> None:
-    done = timed_mpi(ranks, """
+    done = timed_mpi(
+        ranks,
+        """
 def fail(comm):
     if comm.rank == 1:
         raise ZeroDivisionError("of rank 1")
     comm.allreduce(np.ones(3))
 launch(fail)
-""", tmp_path)
+""",
+        tmp_path,
+    )
     assert done.returncode != 0
     assert "[rank 1] ZeroDivisionError: of rank 1" in done.stderr
     assert "in fail" in done.stderr
@@ -108,10 +114,13 @@ def test_skipped_layer_is_named_on_mpi(tmp_path: Path) -> None:
 
 def test_skipped_layer_is_named_without_a_board() -> None:
     """Ranks on several machines compare by an all-reduce: every rank raises, in the call in which they differ."""
+
     def differ(comm):
         checked = CheckedCommunicator(comm)
         checked.barrier()
-        with pytest.raises(CollectiveMismatchError, match=r"rank 1 \(differs\): allreduce max float64 \(2,\) \(call 2\)") as caught:
+        with pytest.raises(
+            CollectiveMismatchError, match=r"rank 1 \(differs\): allreduce max float64 \(2,\) \(call 2\)"
+        ) as caught:
             checked.allreduce(np.ones(2), "max" if comm.rank == 1 else "sum")
         return caught.value.told_by_rank_0
 
@@ -124,7 +133,9 @@ def test_rank_that_returns_early_is_named(backend: str, tmp_path: Path) -> None:
     if backend == "threads":
         scope: dict[str, object] = {}
         exec(body, scope)
-        with pytest.raises(CollectiveMismatchError, match=r"rank 0 \(differs\): nothing: its function has returned") as caught:
+        with pytest.raises(
+            CollectiveMismatchError, match=r"rank 0 \(differs\): nothing: its function has returned"
+        ) as caught:
             launch(scope["leave"], 3)
         message = str(caught.value)
     else:
@@ -145,15 +156,21 @@ def test_deadlocked_threads_are_named() -> None:
 
 def test_dtype_and_op_mismatches_are_named() -> None:
     for change in ({"dtype": np.float32}, {"op": "max"}):
+
         def differ(comm, change=change):
-            comm.allreduce(np.ones(2, change.get("dtype", float) if comm.rank else float), change.get("op", "sum") if comm.rank else "sum")
+            comm.allreduce(
+                np.ones(2, change.get("dtype", float) if comm.rank else float),
+                change.get("op", "sum") if comm.rank else "sum",
+            )
 
         with pytest.raises(CollectiveMismatchError):
             launch(differ, 2)
 
 
 def test_watchdog_ends_unchecked_mpi(tmp_path: Path) -> None:
-    done = timed_mpi(3, """
+    done = timed_mpi(
+        3,
+        """
 def hang(comm):
     comm.allreduce(np.ones(2))
     if comm.rank == 0:
@@ -161,7 +178,11 @@ def hang(comm):
     else:
         comm.barrier()
 launch(hang, checked=False)
-""", tmp_path, seconds=15, SYNCBN_SIM_WATCHDOG="1")
+""",
+        tmp_path,
+        seconds=15,
+        SYNCBN_SIM_WATCHDOG="1",
+    )
     assert done.returncode != 0
     assert "rank 0: waiting for 1 s in recv from rank 1, tag 9 (call 2) at script.py" in done.stderr
     assert "rank 1: waiting for 1 s in barrier (call 2) at script.py" in done.stderr
@@ -193,8 +214,13 @@ def test_ctrl_c_stops_at_once_and_leaves_nothing(backend: str, tmp_path: Path) -
     command = [*start, "--ranks", "4"] if backend == "threads" else [mpirun_command(), "-n", "4", *start]
     if command[0] is None:
         pytest.skip("no mpirun")
-    process = subprocess.Popen([*command, "--task", "requests", "--out", str(tmp_path / "runs")], stdout=subprocess.PIPE, stderr=subprocess.PIPE,
-                               start_new_session=True, cwd=ROOT)
+    process = subprocess.Popen(
+        [*command, "--task", "requests", "--out", str(tmp_path / "runs")],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        start_new_session=True,
+        cwd=ROOT,
+    )
     os.set_blocking(process.stderr.fileno(), False)
     seen, deadline = b"", time.monotonic() + 40
     while b"step/s" not in seen and time.monotonic() < deadline:
@@ -217,13 +243,17 @@ def test_ctrl_c_stops_at_once_and_leaves_nothing(backend: str, tmp_path: Path) -
 
 def test_abort_leaves_no_process_behind(tmp_path: Path) -> None:
     """run() kills the group; this one must end by itself, ranks that compute included."""
-    done = timed_mpi(2, """
+    done = timed_mpi(
+        2,
+        """
 def busy(comm):
     if comm.rank == 0:
         raise RuntimeError("stop")
     while True:
         pass
 launch(busy)
-""", tmp_path)
+""",
+        tmp_path,
+    )
     assert done.returncode != 0
     assert run(["pgrep", "-f", str(tmp_path / "script.py")]).stdout == ""

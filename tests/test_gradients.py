@@ -38,8 +38,16 @@ LAYERS = {
     "batch norm with a large eps": (lambda: nn.BatchNorm(4, eps=0.5, **F64), (5, 4)),
     "batch norm without running statistics": (lambda: nn.BatchNorm(4, track_running_stats=False, **F64), (5, 4)),
     "averaged batch norm": (lambda: nn.AveragedBatchNorm(4, **F64), (5, 4)),
-    "a layer used twice": (lambda: (lambda n: nn.Sequential(n, nn.ReLU(), nn.Linear(4, 4, bias=False, **F64), n))(nn.BatchNorm(4, **F64)), (6, 4)),
-    "a small net": (lambda: nn.Sequential(nn.Linear(4, 5, bias=False, **F64), nn.BatchNorm(5, **F64), nn.ReLU(), nn.Linear(5, 2, **F64)), (7, 4)),
+    "a layer used twice": (
+        lambda: (lambda n: nn.Sequential(n, nn.ReLU(), nn.Linear(4, 4, bias=False, **F64), n))(nn.BatchNorm(4, **F64)),
+        (6, 4),
+    ),
+    "a small net": (
+        lambda: nn.Sequential(
+            nn.Linear(4, 5, bias=False, **F64), nn.BatchNorm(5, **F64), nn.ReLU(), nn.Linear(5, 2, **F64)
+        ),
+        (7, 4),
+    ),
 }
 
 
@@ -48,6 +56,7 @@ def check_layer(model: nn.Module, x: np.ndarray, weights: np.ndarray | None = No
     dx = model.backward(dy)
     gradients = [p.grad for p in model.parameters()]
     with nn.no_backward(model):
+
         def loss() -> float:
             return float((model(x, weights) * dy).sum())
 
@@ -63,11 +72,16 @@ def test_layer(name: str, training: bool) -> None:
     model = randomised(build())
     for module in model.modules():
         if isinstance(module, nn.BatchNorm) and module.running_mean is not None:
-            module.running_mean, module.running_var = RNG.normal(size=module.num_features), RNG.uniform(0.5, 2, module.num_features)
+            module.running_mean, module.running_var = (
+                RNG.normal(size=module.num_features),
+                RNG.uniform(0.5, 2, module.num_features),
+            )
     check_layer(model.train(training), RNG.normal(size=shape) * 2 + 1)
 
 
-@pytest.mark.parametrize("name", ["batch norm 2-D", "batch norm 4-D", "batch norm channels-last", "averaged batch norm"])
+@pytest.mark.parametrize(
+    "name", ["batch norm 2-D", "batch norm 4-D", "batch norm channels-last", "averaged batch norm"]
+)
 def test_weighted_batch_norm(name: str) -> None:
     build, shape = LAYERS[name]
     model = randomised(build())
@@ -77,7 +91,15 @@ def test_weighted_batch_norm(name: str) -> None:
 
 
 def test_masked_net_never_reads_what_is_masked() -> None:
-    model = randomised(nn.Sequential(nn.Linear(4, 5, bias=False, **F64), nn.BatchNorm(5, **F64), nn.ReLU(), nn.LayerNorm(5, **F64), nn.Linear(5, 2, **F64)))
+    model = randomised(
+        nn.Sequential(
+            nn.Linear(4, 5, bias=False, **F64),
+            nn.BatchNorm(5, **F64),
+            nn.ReLU(),
+            nn.LayerNorm(5, **F64),
+            nn.Linear(5, 2, **F64),
+        )
+    )
     x, labels, mask = RNG.normal(size=(8, 4)), RNG.integers(0, 2, 8), np.array([1, 0, 1, 1, 0, 1, 1, 1])
     loss = nn.CrossEntropyLoss()
 
@@ -99,11 +121,14 @@ def test_masked_net_never_reads_what_is_masked() -> None:
 
 
 @pytest.mark.parametrize("weighted", [False, True])
-@pytest.mark.parametrize(("loss", "logits", "labels"), [
-    (nn.CrossEntropyLoss, (6, 4), np.array([0, 3, 2, 1, 1, 0])),
-    (nn.BCEWithLogitsLoss, (6,), np.array([0.0, 1, 1, 0.3, 0, 1])),
-    (nn.BCEWithLogitsLoss, (6, 1), np.array([0.0, 1, 1, 0.3, 0, 1])),
-])
+@pytest.mark.parametrize(
+    ("loss", "logits", "labels"),
+    [
+        (nn.CrossEntropyLoss, (6, 4), np.array([0, 3, 2, 1, 1, 0])),
+        (nn.BCEWithLogitsLoss, (6,), np.array([0.0, 1, 1, 0.3, 0, 1])),
+        (nn.BCEWithLogitsLoss, (6, 1), np.array([0.0, 1, 1, 0.3, 0, 1])),
+    ],
+)
 def test_loss(loss: type[nn.Loss], logits: tuple[int, ...], labels: np.ndarray, weighted: bool) -> None:
     z, f = RNG.normal(size=logits) * 3, loss()
     w = RNG.uniform(0.5, 2, 6) if weighted else None
@@ -148,7 +173,11 @@ def test_the_usual_cotangents_check_nothing() -> None:
     """Why the checks above draw theirs at random: through BN, sum(y) has no gradient and sum(y^2) nearly none."""
     x = RNG.normal(size=(16, 4))
     largest = {}
-    for name, cotangent in (("sum", lambda y: np.ones_like(y)), ("sum of squares", lambda y: 2 * y), ("random", lambda y: RNG.normal(size=y.shape))):
+    for name, cotangent in (
+        ("sum", lambda y: np.ones_like(y)),
+        ("sum of squares", lambda y: 2 * y),
+        ("random", lambda y: RNG.normal(size=y.shape)),
+    ):
         bn = nn.BatchNorm(4, **F64)
         largest[name] = np.abs(bn.backward(cotangent(bn(x)))).max()
     assert largest["sum"] < 1e-14

@@ -82,7 +82,9 @@ def test_output_has_the_dtype_of_the_input(dtype) -> None:
         assert layer.backward(y).dtype == dtype
     bn = nn.BatchNorm(3)
     y = bn(x).astype(np.float64)
-    np.testing.assert_allclose(y, (x - x.mean(0, dtype=np.float64)) / x.std(0, dtype=np.float64), atol=2e-3 if dtype == np.float16 else 1e-5)
+    np.testing.assert_allclose(
+        y, (x - x.mean(0, dtype=np.float64)) / x.std(0, dtype=np.float64), atol=2e-3 if dtype == np.float16 else 1e-5
+    )
 
 
 def test_float16_counts_and_sums_do_not_overflow() -> None:
@@ -94,19 +96,27 @@ def test_float16_counts_and_sums_do_not_overflow() -> None:
     assert bn.running_mean[0] == 11
 
 
-@pytest.mark.parametrize(("x", "error", "message"), [
-    (np.ones((4, 3), np.int64), DtypeError, "int64.*astype"),
-    (np.ones((4, 3), bool), DtypeError, "bool.*astype"),
-    (np.ones((4, 5), np.float32), ShapeError, r"\(4, 5\).*3 channels"),
-    (np.ones(3, np.float32), ShapeError, "rank 2"),
-])
+@pytest.mark.parametrize(
+    ("x", "error", "message"),
+    [
+        (np.ones((4, 3), np.int64), DtypeError, "int64.*astype"),
+        (np.ones((4, 3), bool), DtypeError, "bool.*astype"),
+        (np.ones((4, 5), np.float32), ShapeError, r"\(4, 5\).*3 channels"),
+        (np.ones(3, np.float32), ShapeError, "rank 2"),
+    ],
+)
 def test_batch_norm_refuses(x, error, message) -> None:
     with pytest.raises(error, match=message):
         nn.BatchNorm(3)(x)
 
 
 def test_constructor_refuses() -> None:
-    for arguments in ({"num_features": 0}, {"num_features": 3, "eps": -1}, {"num_features": 3, "momentum": 0}, {"num_features": 3, "momentum": 1.5}):
+    for arguments in (
+        {"num_features": 0},
+        {"num_features": 3, "eps": -1},
+        {"num_features": 3, "momentum": 0},
+        {"num_features": 3, "momentum": 1.5},
+    ):
         with pytest.raises(ArgumentError):
             nn.BatchNorm(**arguments)
     with pytest.raises(DtypeError, match="float16"):
@@ -153,9 +163,13 @@ def test_cumulative_average_is_the_mean_over_batches() -> None:
 
 def test_averaged_batch_norm_loses_the_variance_between_ranks() -> None:
     """Law of total variance: two ranks at 0 and 10 with spread 1 have variance 26, not 1."""
+
     def on_rank(comm):
         x = RNG_PAIR[comm.rank]
-        bn = nn.AveragedBatchNorm(1, momentum=1.0, comm=comm, dtype=np.float64), nn.SyncBatchNorm(1, momentum=1.0, comm=comm, dtype=np.float64)
+        bn = (
+            nn.AveragedBatchNorm(1, momentum=1.0, comm=comm, dtype=np.float64),
+            nn.SyncBatchNorm(1, momentum=1.0, comm=comm, dtype=np.float64),
+        )
         return [float((b(x), b.running_var[0])[1]) for b in bn]
 
     RNG_PAIR = [np.array([[-1.0], [1.0]]), np.array([[9.0], [11.0]])]
@@ -165,14 +179,25 @@ def test_averaged_batch_norm_loses_the_variance_between_ranks() -> None:
 
 
 def net(dtype=np.float64) -> nn.Sequential:
-    return nn.Sequential(nn.Linear(3, 4, bias=False, dtype=dtype), nn.BatchNorm(4, dtype=dtype), nn.ReLU(), nn.Linear(4, 2, dtype=dtype))
+    return nn.Sequential(
+        nn.Linear(3, 4, bias=False, dtype=dtype), nn.BatchNorm(4, dtype=dtype), nn.ReLU(), nn.Linear(4, 2, dtype=dtype)
+    )
 
 
 def test_state_dict_has_pytorch_names_and_round_trips() -> None:
     a, b = net(), net()
     a(RNG.normal(size=(8, 3)))
     state = a.state_dict()
-    assert list(state) == ["0.weight", "1.weight", "1.bias", "1.running_mean", "1.running_var", "1.num_batches_tracked", "3.weight", "3.bias"]
+    assert list(state) == [
+        "0.weight",
+        "1.weight",
+        "1.bias",
+        "1.running_mean",
+        "1.running_var",
+        "1.num_batches_tracked",
+        "3.weight",
+        "3.bias",
+    ]
     assert state["1.num_batches_tracked"].dtype == np.int64
     b.load_state_dict(state)
     state["0.weight"][:] = 7  # copies, so this changes neither
@@ -194,7 +219,7 @@ def test_forward_and_backward_pair_up() -> None:
     with pytest.raises(ContextError, match=r"Call the model first"):
         model.backward(np.ones((6, 2)))
     model(x)
-    with pytest.raises(ContextError, match="'0'.*1 forward"):
+    with pytest.raises(ContextError, match=r"'0'.*1 forward"):
         nn.check_no_contexts(model)
     model.backward(np.ones((6, 2)))
     nn.check_no_contexts(model)

@@ -31,7 +31,7 @@ class LocalCountInRunningVar(nn.SyncBatchNorm):
 
 class LocalCountInDx(nn.SyncBatchNorm):
     def input_gradient(self, dy, context, weight, sums):
-        return super().input_gradient(dy, context._replace(count=dy.shape[0] * np.prod(dy.shape[2:])), weight, sums)
+        return super().input_gradient(dy, context._replace(n=dy.shape[0] * np.prod(dy.shape[2:])), weight, sums)
 
 
 class LostBackwardAllReduce(nn.SyncBatchNorm):
@@ -76,7 +76,9 @@ class OnePassFloat32(nn.SyncBatchNorm):
 
     def batch_statistics(self, local):
         axes = (0, *range(2, self._x.ndim))
-        return super().batch_statistics(Moments(local.count, self._x.sum(axes).astype(float), (self._x**2).sum(axes).astype(float)))
+        return super().batch_statistics(
+            Moments(local.count, self._x.sum(axes).astype(float), (self._x**2).sum(axes).astype(float))
+        )
 
 
 def errors(build, case: str, dtype=np.float64, ranks: int = 4) -> dict[str, float]:
@@ -86,17 +88,20 @@ def errors(build, case: str, dtype=np.float64, ranks: int = 4) -> dict[str, floa
     return {name: max(each[name] for each in found) for name in found[0]}
 
 
-@pytest.mark.parametrize(("bug", "case", "red"), [
-    (MeanOfMeans, "uneven", "y"),
-    (LocalCountInRunningVar, "uneven", "running var"),
-    (LocalCountInDx, "uneven", "dx"),
-    (LostBackwardAllReduce, "even", "dx"),
-    (LostForwardAllReduce, "even", "y"),
-    (ForgottenWeight, "even", "dx"),
-    (WorldSizeFactor, "even", "dx"),
-    (GradientsReducedTwice, "even", "weight gradient"),
-    (MaskIgnored, "masked", "y"),
-])
+@pytest.mark.parametrize(
+    ("bug", "case", "red"),
+    [
+        (MeanOfMeans, "uneven", "y"),
+        (LocalCountInRunningVar, "uneven", "running var"),
+        (LocalCountInDx, "uneven", "dx"),
+        (LostBackwardAllReduce, "even", "dx"),
+        (LostForwardAllReduce, "even", "y"),
+        (ForgottenWeight, "even", "dx"),
+        (WorldSizeFactor, "even", "dx"),
+        (GradientsReducedTwice, "even", "weight gradient"),
+        (MaskIgnored, "masked", "y"),
+    ],
+)
 def test_planted_bug_turns_its_check_red(bug: type, case: str, red: str) -> None:
     assert errors(nn.SyncBatchNorm, case)[red] < 1e-12
     assert errors(bug, case)[red] > 1e-3
@@ -107,7 +112,12 @@ def test_planted_bug_group_ignored() -> None:
     case = next(c for c in equivalence.CASES if c.name == "two_groups")
 
     def on_rank(comm):
-        return equivalence.compare(comm, case, np.dtype(np.float64), lambda *a, comm=None, world=comm, **k: nn.SyncBatchNorm(*a, comm=world, **k))
+        return equivalence.compare(
+            comm,
+            case,
+            np.dtype(np.float64),
+            lambda *a, comm=None, world=comm, **k: nn.SyncBatchNorm(*a, comm=world, **k),
+        )
 
     assert errors(nn.SyncBatchNorm, "two_groups")["y"] < 1e-12
     assert max(found["y"] for found in launch(on_rank, 4, "threads")) > 1e-3

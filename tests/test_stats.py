@@ -144,13 +144,13 @@ def test_intra_class_correlation_edges() -> None:
 
 
 def test_design_effect_predicts_the_noise_of_batch_means() -> None:
-    """Kish with S = E[sum n_j^2 / n]: measured over theory near 1 for mean and variance; with the mean cluster size it would be off by far."""
+    """Kish with S = E[sum n_j^2 / n]: measured / theory near 1; with the mean cluster size it would be far off."""
     rng = np.random.default_rng(5)
     sizes = np.minimum(256, np.floor(4 * (1 - rng.random(60_000)) ** (-1 / 1.3))).astype(int)
     rho, n = 0.3, 64
     x, entity = clustered(rho, sizes, rng)
     count = len(x) // n
-    batches, labels = x[:count * n].reshape(count, n), entity[:count * n].reshape(count, n)
+    batches, labels = x[: count * n].reshape(count, n), entity[: count * n].reshape(count, n)
     s = stats.cluster_size(list(labels))
     deff = stats.design_effect(s, rho)
     assert batches.mean(1).std() / stats.predicted_sd_of_mean(1.0, n, deff) == pytest.approx(1, abs=0.03)
@@ -173,12 +173,18 @@ def test_intervals() -> None:
     pytest.importorskip("scipy")
     assert t_quantile(4) == pytest.approx(2.776, abs=1e-3)
     i = mean_interval([1.0, 2.0, 3.0])
-    assert (i.mean, i.low, i.high) == (2.0, pytest.approx(2 - 4.3027 / math.sqrt(3), abs=1e-3), pytest.approx(2 + 4.3027 / math.sqrt(3), abs=1e-3))
+    assert (i.mean, i.low, i.high) == (
+        2.0,
+        pytest.approx(2 - 4.3027 / math.sqrt(3), abs=1e-3),
+        pytest.approx(2 + 4.3027 / math.sqrt(3), abs=1e-3),
+    )
     assert mean_interval([1.0]).low is None
     share = ratio_interval([1.6, 1.9, 1.78], [2.0, 2.2, 2.4])
     assert share is not None
     assert share.mean == pytest.approx(0.8)
     assert share.low < 0.8 < share.high
     assert ratio_interval([1.0, -1.0], [0.5, -0.4]) is None  # no whole to take a share of
-    coverage = [i.low <= 0 <= i.high for i in (mean_interval(np.random.default_rng(k).normal(size=5)) for k in range(2000))]
+    coverage = [
+        i.low <= 0 <= i.high for i in (mean_interval(np.random.default_rng(k).normal(size=5)) for k in range(2000))
+    ]
     assert np.mean(coverage) == pytest.approx(0.95, abs=0.02)

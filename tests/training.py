@@ -13,8 +13,12 @@ def fifty_steps(comm: Communicator) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(303, 6)) * 3 + 1, rng.integers(0, 3, 303)
     draw = np.random.default_rng(1)
-    model = nn.Sequential(nn.Linear(6, 8, bias=False, dtype=np.float64, rng=draw), nn.SyncBatchNorm(8, dtype=np.float64, comm=comm), nn.ReLU(),
-                          nn.Linear(8, 3, dtype=np.float64, rng=draw))
+    model = nn.Sequential(
+        nn.Linear(6, 8, bias=False, dtype=np.float64, rng=draw),
+        nn.SyncBatchNorm(8, dtype=np.float64, comm=comm),
+        nn.ReLU(),
+        nn.Linear(8, 3, dtype=np.float64, rng=draw),
+    )
     loss, optimizer = nn.CrossEntropyLoss(), optim.Adam(model.parameters(), 1e-2)
     steps = 0
     while steps < 50:

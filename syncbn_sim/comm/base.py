@@ -47,11 +47,17 @@ class Communicator(ABC):
         """
         value = np.asarray(array)
         if op not in REDUCTIONS:
-            raise ArgumentError("op", got=repr(op), expected='"sum", "max" or "min"', do="Combine anything else after an allgather.")
+            raise ArgumentError(
+                "op", got=repr(op), expected='"sum", "max" or "min"', do="Combine anything else after an allgather."
+            )
         if value.dtype not in REDUCIBLE:
             wider = "np.float32" if value.dtype.kind == "f" else "np.int64"
-            raise DtypeError("allreduce array", got=f"dtype {value.dtype}", expected="float64, float32 or int64",
-                             do=f"Convert it first: array.astype({wider}).")
+            raise DtypeError(
+                "allreduce array",
+                got=f"dtype {value.dtype}",
+                expected="float64, float32 or int64",
+                do=f"Convert it first: array.astype({wider}).",
+            )
         return self._allreduce(np.ascontiguousarray(value).reshape(value.shape), op)
 
     def allgather(self, array: object) -> list[Array]:
@@ -73,8 +79,12 @@ class Communicator(ABC):
             This rank's group, or None if its color is None.
         """
         if color is not None and (not isinstance(color, int | np.integer) or color < 0):
-            raise ArgumentError("color", got=repr(color), expected="an integer >= 0, or None to stay out",
-                                do="Ranks of equal color form a group.")
+            raise ArgumentError(
+                "color",
+                got=repr(color),
+                expected="an integer >= 0, or None to stay out",
+                do="Ranks of equal color form a group.",
+            )
         return self._split(None if color is None else int(color), self.rank if key is None else int(key))
 
     def send(self, array: object, dest: int, tag: int = 0) -> None:
@@ -142,8 +152,12 @@ def group_members(colors: list[tuple[int | None, int]], color: int) -> list[int]
 def _plain(array: object, name: str) -> Array:
     value = np.asarray(array)
     if value.dtype.hasobject:
-        raise DtypeError(name, got=f"dtype {value.dtype}", expected="an array of plain numbers or fixed-width strings",
-                         do="Use bcast for small Python objects.")
+        raise DtypeError(
+            name,
+            got=f"dtype {value.dtype}",
+            expected="an array of plain numbers or fixed-width strings",
+            do="Use bcast for small Python objects.",
+        )
     if value.ndim > 32:
         raise ShapeError(name, got=f"rank {value.ndim}", expected="at most 32 axes", do="Reshape it.")
     return np.ascontiguousarray(value).reshape(value.shape)

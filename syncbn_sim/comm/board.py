@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -28,8 +28,8 @@ class Board:
 
         size = _NOTICE.itemsize * _DEPTH * comm.size
         self._window = MPI.Win.Allocate_shared(size if comm.rank == 0 else 0, 1, comm=comm)
-        memory, _ = self._window.Shared_query(0)
-        self._notices = np.ndarray((comm.size, _DEPTH), _NOTICE, buffer=memory)
+        memory: Any = self._window.Shared_query(0)[0]
+        self._notices = np.frombuffer(memory, _NOTICE).reshape(comm.size, _DEPTH)
         self._rank = comm.rank
         self._notices[self._rank]["number"] = 0
         comm.Barrier()
@@ -49,7 +49,7 @@ class Board:
         """Announces this rank's next call. Returns everybody's, where one of those already announced differs, else None."""
         column = self._notices[:, call.number % _DEPTH]
         asked = f"{call.op}\0{call.detail}".encode()[:128]
-        mine = column[self._rank:self._rank + 1]
+        mine = column[self._rank : self._rank + 1]
         mine["asked"], mine["where"] = asked, call.where.encode()[:256]
         mine["number"] = call.number  # last: the notice counts from here on
         there = column["number"] == call.number

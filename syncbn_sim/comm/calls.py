@@ -56,7 +56,9 @@ def _dtype_name(dtype: np.dtype[Any]) -> str:
 
 
 def code_lines(frame: FrameType | None = None) -> str:
-    """The caller's line, and the line inside this package that it went through: "script.py:12, in main < sync_batch_norm.py:40, in forward".
+    """The caller's line, and the line inside this package that it went through.
+
+    For example "script.py:12, in main < sync_batch_norm.py:40, in forward".
 
     Args:
         frame: where to start; default: the caller's own stack.
@@ -81,5 +83,9 @@ def mismatch(calls: dict[int, Call]) -> CollectiveMismatchError:
     usual = max(values, key=values.count)
     lines = [f"  rank {r}{'' if call == usual else ' (differs)'}: {call}" for r, call in sorted(calls.items())]
     return CollectiveMismatchError(
-        "ranks disagree about a collective", got="\n" + "\n".join(lines) + "\n", expected="the same call on every rank",
-        do="Every rank, even one without data, must make the same collectives in the same order: look for a skipped layer or a branch on the rank.")
+        "ranks disagree about a collective",
+        got="\n" + "\n".join(lines) + "\n",
+        expected="the same call on every rank",
+        do="Every rank, even one without data, must make the same collectives in the same order: "
+        "look for a skipped layer or a branch on the rank.",
+    )

@@ -21,8 +21,14 @@ from .threads import Group, ThreadCommunicator, World
 BACKENDS = ("auto", "serial", "threads", "mpi")
 
 
-def launch(fn: Callable[..., Any], ranks: int | None = None, backend: str = "auto", args: Sequence[Any] = (),
-           kwargs: Mapping[str, Any] | None = None, checked: bool = True) -> list[Any] | None:
+def launch(
+    fn: Callable[..., Any],
+    ranks: int | None = None,
+    backend: str = "auto",
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    checked: bool = True,
+) -> list[Any] | None:
     """Runs fn(comm, *args, **kwargs) on every rank and collects what it returns.
 
     Args:
@@ -55,12 +61,16 @@ def _choose(backend: str, ranks: int | None) -> tuple[str, int]:
     if backend not in BACKENDS:
         raise ArgumentError("backend", got=repr(backend), expected=", ".join(BACKENDS), do='Leave it out for "auto".')
     if ranks is not None and (isinstance(ranks, bool) or not isinstance(ranks, int) or ranks < 1):
-        raise ArgumentError("ranks", got=repr(ranks), expected="a whole number of at least 1", do="One rank is a serial run.")
+        raise ArgumentError(
+            "ranks", got=repr(ranks), expected="a whole number of at least 1", do="One rank is a serial run."
+        )
     world = world_size()
     if backend == "auto":
         backend = "mpi" if world is not None else "serial" if ranks in (None, 1) else "threads"
     if backend == "serial" and ranks not in (None, 1):
-        raise ArgumentError("ranks", got=ranks, expected='1 with backend "serial"', do='Use backend "threads" for more.')
+        raise ArgumentError(
+            "ranks", got=ranks, expected='1 with backend "serial"', do='Use backend "threads" for more.'
+        )
     return backend, ranks or 1
 
 
@@ -112,16 +122,24 @@ def _launch_threads(fn: Callable[..., Any], size: int, args: Sequence[Any], kwar
     return results
 
 
-def _launch_mpi(fn: Callable[..., Any], ranks: int | None, args: Sequence[Any], kwargs: Mapping[str, Any], checked: bool) -> list[Any] | None:
+def _launch_mpi(
+    fn: Callable[..., Any], ranks: int | None, args: Sequence[Any], kwargs: Mapping[str, Any], checked: bool
+) -> list[Any] | None:
     world = start_mpi()
     inner = MPICommunicator(world)
     if ranks is not None and ranks != inner.size:
-        raise LaunchError("ranks", got=ranks, expected=f"{inner.size}, the number of processes that mpirun started",
-                          do=f"Start it with mpirun -n {ranks}, or leave ranks out.")
+        raise LaunchError(
+            "ranks",
+            got=ranks,
+            expected=f"{inner.size}, the number of processes that mpirun started",
+            do=f"Start it with mpirun -n {ranks}, or leave ranks out.",
+        )
     board = Board(world) if checked and Board.reaches_all_of(world) else None
     comm: Communicator = CheckedCommunicator(inner, board) if checked else inner
     # Python's own handler runs only between bytecodes: a rank blocked inside MPI would not hear Ctrl-C.
-    previous = signal.signal(signal.SIGINT, signal.SIG_DFL) if threading.current_thread() is threading.main_thread() else None
+    previous = (
+        signal.signal(signal.SIGINT, signal.SIG_DFL) if threading.current_thread() is threading.main_thread() else None
+    )
     try:
         result = fn(comm, *args, **kwargs)
         if isinstance(comm, CheckedCommunicator):

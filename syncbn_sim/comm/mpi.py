@@ -10,7 +10,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
@@ -32,7 +32,8 @@ GRACE = 2.0  # seconds in which the other ranks' watchdogs can speak before the 
 class Watchdog:
     """Ends a hung job: a rank that waits in MPI for longer than `patience` seconds says in which call, and aborts.
 
-    The environment variable SYNCBN_SIM_WATCHDOG sets the seconds (default 300). A blocked MPI call cannot be interrupted, so a thread has to look on; it reads the blocked thread's stack only then.
+    The environment variable SYNCBN_SIM_WATCHDOG sets the seconds (default 300). A blocked MPI call cannot be interrupted,
+    so a thread has to look on; it reads the blocked thread's stack only then.
     """
 
     def __init__(self, rank: int, abort: Callable[[], None]) -> None:
@@ -61,8 +62,10 @@ class Watchdog:
             if since is not None and time.monotonic() - since > self.patience:
                 break
         frame = sys._current_frames().get(self.thread_id)
-        say(f"rank {self.rank}: waiting for {self.patience:g} s in {self.last} (call {self.calls}) at {code_lines(frame)}. "
-            "Ranks that say nothing here are computing or gone. SYNCBN_SIM_WATCHDOG sets the seconds.")
+        say(
+            f"rank {self.rank}: waiting for {self.patience:g} s in {self.last} (call {self.calls}) at {code_lines(frame)}. "
+            "Ranks that say nothing here are computing or gone. SYNCBN_SIM_WATCHDOG sets the seconds."
+        )
         time.sleep(GRACE)
         self.abort()
 
@@ -124,7 +127,7 @@ class MPICommunicator(Communicator):
     def _split(self, color: int | None, key: int) -> Communicator | None:
         with self._watchdog.watch("split"):
             group = self._comm.Split(self._mpi.UNDEFINED if color is None else color, key)
-        return None if color is None else MPICommunicator(group, self._watchdog)
+        return None if color is None else MPICommunicator(cast("Intracomm", group), self._watchdog)
 
     def _send(self, array: Array, dest: int, tag: int) -> None:
         # A blocking Send returns early for small messages only: two ranks that send to each other first would hang above some size.

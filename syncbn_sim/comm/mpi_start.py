@@ -48,12 +48,20 @@ def start_mpi() -> MPI.Intracomm:
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
-        raise MissingDependencyError("MPI", got=f"{type(error).__name__}: {error}", expected="mpi4py and an MPI library",
-                                     do="Install them with: pip install 'syncbn-sim[mpi]' (no root needed).") from error
+        raise MissingDependencyError(
+            "MPI",
+            got=f"{type(error).__name__}: {error}",
+            expected="mpi4py and an MPI library",
+            do="Install them with: pip install 'syncbn-sim[mpi]' (no root needed).",
+        ) from error
     promised = world_size()
     if promised is not None and promised != MPI.COMM_WORLD.size:
-        raise LaunchError("mpirun", got=f"{promised} processes that each see a world of {MPI.COMM_WORLD.size}",
-                          expected="one world", do="This mpirun belongs to another MPI than mpi4py: use the one in the virtual environment's bin/.")
+        raise LaunchError(
+            "mpirun",
+            got=f"{promised} processes that each see a world of {MPI.COMM_WORLD.size}",
+            expected="one world",
+            do="This mpirun belongs to another MPI than mpi4py: use the one in the virtual environment's bin/.",
+        )
     return MPI.COMM_WORLD.Dup()
 
 
@@ -75,7 +83,10 @@ def _wait_for_siblings() -> None:
     while time.monotonic() < deadline:
         alive = [pid for pid in listing.read_text().split() if _is_running(pid)]
         if len(alive) < int(os.environ["MPI_LOCALNRANKS"]):
-            os.write(2, f"rank {world_rank()}: another rank ended before launch(), so this one ends too. Read that rank's own message.\n".encode())
+            os.write(
+                2,
+                f"rank {world_rank()}: another rank ended before launch(), so this one ends too. Read that rank's own message.\n".encode(),
+            )
             raise SystemExit(1)
         flags = Path("/proc/net/unix").read_text()
         if all(f"@syncbn-sim-{parent}-{pid}\n" in flags for pid in alive):

@@ -38,6 +38,10 @@ class SerialCommunicator(Communicator):
 
     def _recv(self, source: int, tag: int) -> Array:
         if not self._mail[tag]:
-            raise DeadlockError("recv", got=f"no message to itself with tag {tag}", expected="a send before the recv",
-                                do="A single rank can only receive what it has sent.")
+            raise DeadlockError(
+                "recv",
+                got=f"no message to itself with tag {tag}",
+                expected="a send before the recv",
+                do="A single rank can only receive what it has sent.",
+            )
         return self._mail[tag].popleft()

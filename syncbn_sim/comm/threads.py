@@ -40,8 +40,12 @@ class World:
         """Stops this rank if another one has failed."""
         if self.failure is not None:
             rank, error = self.failure
-            raise RankAbortedError("this rank was stopped", got=f"{type(error).__name__} on {'a rank' if rank is None else f'rank {rank}'}",
-                                   expected="all ranks to go on", do="Read that rank's traceback.")
+            raise RankAbortedError(
+                "this rank was stopped",
+                got=f"{type(error).__name__} on {'a rank' if rank is None else f'rank {rank}'}",
+                expected="all ranks to go on",
+                do="Read that rank's traceback.",
+            )
 
     def wait(self, rank: int, call: Call, ready: Callable[[], bool]) -> None:
         """Sleeps until `ready()`, or until some rank fails; a deadlock is known the moment nobody is left to run."""
@@ -70,8 +74,12 @@ class World:
             calls = {**self.waiting, **self.finished}
             if any(call.op == "recv" for call in self.waiting.values()):
                 lines = "\n".join(f"  rank {r}: {call}" for r, call in sorted(calls.items()))
-                error: Exception = DeadlockError("every rank waits", got=f"\n{lines}\n", expected="a rank that can go on",
-                                                 do="Look for a recv whose send is missing or has another tag.")
+                error: Exception = DeadlockError(
+                    "every rank waits",
+                    got=f"\n{lines}\n",
+                    expected="a rank that can go on",
+                    do="Look for a recv whose send is missing or has another tag.",
+                )
             else:
                 error = mismatch(calls)
             self.fail(None, error)

@@ -5,4 +5,15 @@ from .digits import load_digits, split_digits
 from .orders import batches, iid, sorted_by_entity, steps_per_epoch
 from .request_log import request_log
 
-__all__ = ["Dataset", "Split", "batches", "iid", "load_digits", "request_log", "share", "sorted_by_entity", "split_digits", "steps_per_epoch"]
+__all__ = [
+    "Dataset",
+    "Split",
+    "batches",
+    "iid",
+    "load_digits",
+    "request_log",
+    "share",
+    "sorted_by_entity",
+    "split_digits",
+    "steps_per_epoch",
+]

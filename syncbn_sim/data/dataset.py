@@ -26,8 +26,12 @@ class Dataset:
 
     def __post_init__(self) -> None:
         if not len(self.x) == len(self.y) == len(self.entity):
-            raise DataError("Dataset", got=f"{len(self.x)} rows of x, {len(self.y)} of y, {len(self.entity)} of entity",
-                            expected="equally many", do="Give one label and one entity for each row.")
+            raise DataError(
+                "Dataset",
+                got=f"{len(self.x)} rows of x, {len(self.y)} of y, {len(self.entity)} of entity",
+                expected="equally many",
+                do="Give one label and one entity for each row.",
+            )
 
     def __len__(self) -> int:
         return len(self.x)

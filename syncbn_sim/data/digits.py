@@ -21,7 +21,9 @@ def load_digits() -> tuple[Array, Array]:
     try:
         from sklearn.datasets import load_digits as load
     except ImportError as error:
-        raise MissingDependencyError("digits", got="no scikit-learn", expected="scikit-learn", do="pip install 'syncbn-sim[data]'.") from error
+        raise MissingDependencyError(
+            "digits", got="no scikit-learn", expected="scikit-learn", do="pip install 'syncbn-sim[data]'."
+        ) from error
     pixels, labels = load(return_X_y=True)
     return pixels / 16.0, labels.astype(np.int64)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
@@ -48,7 +49,7 @@ def batches(order: Array, rank: int, size: int, rows: int, drop_last: bool = Fal
         order = order[: steps * rows * size]
     shard = np.array_split(order, size)[rank]
     for step in range(steps):
-        yield shard[step * rows:(step + 1) * rows]
+        yield shard[step * rows : (step + 1) * rows]
 
 
 def steps_per_epoch(total: int, size: int, rows: int, drop_last: bool = False) -> int:
@@ -56,6 +57,13 @@ def steps_per_epoch(total: int, size: int, rows: int, drop_last: bool = False) -
     if rows < 1:
         raise ArgumentError("rows", got=rows, expected="at least 1 row a rank and step", do="Try 32.")
     if drop_last and total < size * rows:
-        raise ArgumentError("rows", got=f"{rows} rows on each of {size} ranks, but {total} rows in all", expected="at least one full step",
-                            do="Use fewer ranks or fewer rows a rank.")
-    return total // (size * rows) if drop_last else -(-(-(-total // size)) // rows)
+        raise ArgumentError(
+            "rows",
+            got=f"{rows} rows on each of {size} ranks, but {total} rows in all",
+            expected="at least one full step",
+            do="Use fewer ranks or fewer rows a rank.",
+        )
+    if drop_last:
+        return total // (size * rows)
+    longest_shard = math.ceil(total / size)
+    return math.ceil(longest_shard / rows)

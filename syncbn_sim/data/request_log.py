@@ -57,8 +57,14 @@ class _World:
         item = _correlated(rng, user, users, 10, ITEM_CORRELATION)
         c = _correlated(rng, user, users, 4, CONTEXT_CORRELATION)
         z, q = u[:, :6], item[:, :6]
-        logit = (-1.5 + 1.2 * z @ self.user + q @ self.item + 0.8 * (z * q).sum(1) / np.sqrt(6)
-                 + 0.6 * c @ self.context + 0.6 * ((c @ self.mix) * q).sum(1))
+        logit = (
+            -1.5
+            + 1.2 * z @ self.user
+            + q @ self.item
+            + 0.8 * (z * q).sum(1) / np.sqrt(6)
+            + 0.6 * c @ self.context
+            + 0.6 * ((c @ self.mix) * q).sum(1)
+        )
         clicks = rng.random(count) < sigmoid(logit)
         x = np.concatenate([u @ self.user_rotation, item @ self.item_rotation, c], axis=1)
         return Dataset(x.astype(dtype), clicks.astype(np.float64), user)

@@ -11,7 +11,17 @@ from ..data.orders import ORDERS
 from ..errors import ArgumentError
 
 NORMS = ("local", "sync", "averaged", "layer", "none")
-ARMS = ("iid+local", "iid+sync", "sorted+local", "sorted+averaged", "sorted+sync", "iid+layer", "sorted+layer", "iid+none", "sorted+none")
+ARMS = (
+    "iid+local",
+    "iid+sync",
+    "sorted+local",
+    "sorted+averaged",
+    "sorted+sync",
+    "iid+layer",
+    "sorted+layer",
+    "iid+none",
+    "sorted+none",
+)
 
 
 @dataclass(frozen=True)

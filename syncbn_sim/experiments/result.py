@@ -75,7 +75,7 @@ def summary(values: Sequence[float]) -> Summary:
 
 
 def difference(of: Sequence[float], minus: Sequence[float]) -> Share:
-    """of - minus, paired over seeds."""
+    """Of - minus, paired over seeds."""
     interval = mean_interval(np.subtract(of, minus).tolist())
     return Share(interval.mean, _ci95(interval))
 
@@ -89,7 +89,9 @@ def recovery(values: dict[str, list[float]], reference: str) -> Share | None:
     if not {"sorted+sync", "sorted+local", reference} <= set(values):
         return None
     local = values["sorted+local"]
-    interval = ratio_interval(np.subtract(values["sorted+sync"], local).tolist(), np.subtract(values[reference], local).tolist())
+    interval = ratio_interval(
+        np.subtract(values["sorted+sync"], local).tolist(), np.subtract(values[reference], local).tolist()
+    )
     return None if interval is None else Share(interval.mean, _ci95(interval))
 
 

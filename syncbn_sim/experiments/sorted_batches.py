@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
@@ -21,7 +21,7 @@ from .arms import ARMS, Arm
 from .result import Behind, Result, SyncCost, difference, recovery, summary
 from .tasks import TASKS, Task, mlp
 
-OPTIMIZERS = {"adam": optim.Adam, "sgd": lambda parameters, lr: optim.SGD(parameters, lr, momentum=0.9)}
+OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {"adam": optim.Adam, "sgd": partial(optim.SGD, momentum=0.9)}
 CURVE_POINTS = 5
 OnStep = Callable[[int, int, str], None]
 
@@ -53,17 +53,28 @@ class Config:
     def __post_init__(self) -> None:
         for name, choices in (("task", TASKS), ("optimizer", OPTIMIZERS), ("dtype", ("float32", "float64"))):
             if getattr(self, name) not in choices:
-                raise ArgumentError(name, got=repr(getattr(self, name)), expected=" or ".join(choices), do="See --help.")
+                raise ArgumentError(
+                    name, got=repr(getattr(self, name)), expected=" or ".join(choices), do="See --help."
+                )
         for name in ("seeds", "rows", "epochs"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
-                raise ArgumentError(name, got=value, expected="a whole number of at least 1", do="Leave it out for the default.")
+                raise ArgumentError(
+                    name, got=value, expected="a whole number of at least 1", do="Leave it out for the default."
+                )
         if not self.arms or len(set(self.arms)) < len(self.arms):
-            raise ArgumentError("arms", got=self.arms, expected="one arm or more, each once", do="Leave it out for all nine.")
+            raise ArgumentError(
+                "arms", got=self.arms, expected="one arm or more, each once", do="Leave it out for all nine."
+            )
         if not self.lr > 0:
             raise ArgumentError("lr", got=self.lr, expected="a number above 0", do="3e-3 is the default.")
         if self.rows == 1 and any(Arm.parse(arm).norm == "local" for arm in self.arms):
-            raise ArgumentError("rows", got=1, expected="at least 2 for an arm with local statistics", do="One row has no variance: leave the local arms out with --arms.")
+            raise ArgumentError(
+                "rows",
+                got=1,
+                expected="at least 2 for an arm with local statistics",
+                do="One row has no variance: leave the local arms out with --arms.",
+            )
         for arm in self.arms:
             Arm.parse(arm)
 
@@ -93,18 +104,21 @@ def run(comm: Communicator, config: Config, on_step: OnStep = lambda done, total
     """
     start = time.perf_counter()
     task = TASKS[config.task]
-    config = replace(config, rows=config.rows or task.rows, epochs=config.epochs or task.epochs)
+    rows = config.rows or task.rows
+    config = replace(config, rows=rows, epochs=config.epochs or task.epochs)
     runs: dict[str, list[Run]] = {arm: [] for arm in config.arms}
-    first: Split | None = None
     for seed in range(config.seeds):
-        split = share(partial(task.split, comm.size, config.rows, seed, config.dtype), comm)
-        first = first or split
+        split = share(partial(task.split, comm.size, rows, seed, config.dtype), comm)
+        if seed == 0:
+            rho, behind = _behind(split.train, config.arms, comm.size, rows)
         for arm in config.arms:
-            done = sum(map(len, runs.values()))
-            runs[arm].append(_Training(comm, task, config, Arm.parse(arm), split, seed).run(
-                lambda step, steps, done=done, arm=arm: on_step(done * steps + step, len(config.arms) * config.seeds * steps, arm)))
-    rho, behind = _behind(first.train, config, comm.size)
+            show = partial(_show, on_step, sum(map(len, runs.values())), len(config.arms) * config.seeds, arm)
+            runs[arm].append(_Training(comm, task, config, Arm.parse(arm), split, seed).run(show))
     return _summarise(comm, task, config, runs, rho, behind, time.perf_counter() - start)
+
+
+def _show(on_step: OnStep, runs_done: int, runs: int, arm: str, step: int, steps: int) -> None:
+    on_step(runs_done * steps + step, runs * steps, arm)
 
 
 class _Training:
@@ -112,23 +126,29 @@ class _Training:
 
     def __init__(self, comm: Communicator, task: Task, config: Config, arm: Arm, split: Split, seed: int) -> None:
         self.comm, self.task, self.config, self.arm, self.split, self.seed = comm, task, config, arm, split, seed
+        self.rows, self.epochs = config.rows or task.rows, config.epochs or task.epochs
         self.ledger = LedgerCommunicator(comm)  # what the norm layers say, apart from the sum of the gradients
-        self.model = mlp(split.train.x.shape[1], task.outputs,
-                         lambda width: arm.build_norm(width, task.momentum, config.dtype, self.ledger), seed, config.dtype)
+        self.model = mlp(
+            split.train.x.shape[1],
+            task.outputs,
+            lambda width: arm.build_norm(width, task.momentum, config.dtype, self.ledger),
+            seed,
+            config.dtype,
+        )
         self.loss = task.loss()
-        self.optimizer = OPTIMIZERS[config.optimizer](self.model.parameters(), config.lr)
+        self.optimizer = OPTIMIZERS[config.optimizer](self.model.parameters(), lr=config.lr)
 
     def run(self, on_step: Callable[[int, int], None]) -> Run:
         """Trains, and evaluates on the way."""
         data, config, comm = self.split.train, self.config, self.comm
-        steps = config.epochs * steps_per_epoch(len(data), comm.size, config.rows, drop_last=True)
+        steps = self.epochs * steps_per_epoch(len(data), comm.size, self.rows, drop_last=True)
         factor = optim.linear_decay(steps)
         marks = {round(steps * k / CURVE_POINTS) for k in range(1, CURVE_POINTS)}
         cost, curve, done, seconds = self._cost(), [], 0, 0.0
         spent = self.ledger.entry("allreduce").seconds
-        for epoch in range(config.epochs):
+        for epoch in range(self.epochs):
             order = ORDERS[self.arm.order](data.entity, np.random.default_rng([self.seed, 4, epoch]))
-            for rows in batches(order, comm.rank, comm.size, config.rows, drop_last=True):
+            for rows in batches(order, comm.rank, comm.size, self.rows, drop_last=True):
                 begin = time.perf_counter()
                 self.optimizer.lr = config.lr * factor(done)
                 train.step(self.model, self.loss, self.optimizer, comm, data.x[rows], data.y[rows])
@@ -140,7 +160,11 @@ class _Training:
         sync_seconds = self.ledger.entry("allreduce").seconds - spent
         metrics = self._evaluate(self._averaged(), list(self.task.metrics))
         drifted = self.arm.norm == "local" and comm.size > 1
-        rank0 = self._evaluate(train.with_statistics_of_rank_0(self.model, comm), list(self.task.metrics)) if drifted else None
+        rank0 = (
+            self._evaluate(train.with_statistics_of_rank_0(self.model, comm), list(self.task.metrics))
+            if drifted
+            else None
+        )
         return Run(metrics, rank0, [*curve, (done, metrics[self.task.metric])], seconds, sync_seconds, cost)
 
     def _averaged(self) -> nn.Module:
@@ -159,46 +183,75 @@ class _Training:
             return None
         probe, entry = deepcopy(self.model), self.ledger.entries.setdefault("allreduce", Entry())
         before = replace(entry)
-        y = probe(self.split.train.x[: self.config.rows])
+        y = probe(self.split.train.x[: self.rows])
         forward = entry.calls - before.calls
         probe.backward(np.zeros_like(y))
         return forward / layers, (entry.calls - before.calls - forward) / layers, entry.bytes - before.bytes
 
 
-def _behind(data: Dataset, config: Config, ranks: int) -> tuple[float, dict[str, Behind]]:
+def _behind(data: Dataset, arms: Sequence[str], ranks: int, rows: int) -> tuple[float, dict[str, Behind]]:
     """Intra-class correlation (mean over the features that vary), and the rows behind each arm's batch statistics."""
     rho = float(np.nanmean(stats.intra_class_correlation(data.x, data.entity)))
     found = {}
-    for name in config.arms:
+    for name in arms:
         arm = Arm.parse(name)
         if arm.norm in ("layer", "none"):
             continue
         order = ORDERS[arm.order](data.entity, np.random.default_rng([0, 4, 0]))
-        shards = [islice(batches(order, rank, ranks, config.rows, drop_last=True), 50) for rank in range(ranks)]
-        entities = [[data.entity[rows] for rows in step] for step in zip(*shards, strict=True)]
-        joined = [np.concatenate(step) for step in entities] if arm.norm == "sync" else [batch for step in entities for batch in step]
+        shards = [islice(batches(order, rank, ranks, rows, drop_last=True), 50) for rank in range(ranks)]
+        entities = [[data.entity[chosen] for chosen in step] for step in zip(*shards, strict=True)]
+        joined = (
+            [np.concatenate(step) for step in entities]
+            if arm.norm == "sync"
+            else [batch for step in entities for batch in step]
+        )
         deff = stats.design_effect(stats.cluster_size(joined), rho)
-        rows = len(joined[0])
-        found[name] = Behind(rows, deff, stats.effective_rows(rows, deff))
+        together = len(joined[0])
+        found[name] = Behind(together, deff, stats.effective_rows(together, deff))
     return rho, found
 
 
-def _summarise(comm: Communicator, task: Task, config: Config, runs: dict[str, list[Run]], rho: float, behind: dict[str, Behind],
-               seconds: float) -> Result:
+def _summarise(
+    comm: Communicator,
+    task: Task,
+    config: Config,
+    runs: dict[str, list[Run]],
+    rho: float,
+    behind: dict[str, Behind],
+    seconds: float,
+) -> Result:
     values = {arm: {m: [run.metrics[m] for run in found] for m in task.metrics} for arm, found in runs.items()}
     main = {arm: by_metric[task.metric] for arm, by_metric in values.items()}
     twins = {arm: Arm.parse(arm).iid_twin for arm in main}
     rank0 = {arm: [run.rank0_metrics for run in found if run.rank0_metrics] for arm, found in runs.items()}
     return Result(
-        task=task.name, ranks=comm.size, backend=comm.backend, seconds=seconds, config={**vars(config), "arms": list(config.arms)},
+        task=task.name,
+        ranks=comm.size,
+        backend=comm.backend,
+        seconds=seconds,
+        config={**vars(config), "arms": list(config.arms)},
         arms={arm: {m: summary(v) for m, v in by_metric.items()} for arm, by_metric in values.items()},
-        differences={arm: difference(main[arm], main[twin]) for arm, twin in twins.items() if twin in main and twin != arm},
-        recovery=recovery(main, "iid+sync"), recovery_against_iid_local=recovery(main, "iid+local"),
-        order_cost_without_norm=difference(main["iid+none"], main["sorted+none"]) if {"iid+none", "sorted+none"} <= set(main) else None,
-        rank0_statistics={arm: {m: summary([r[m] for r in found]) for m in task.metrics} for arm, found in rank0.items() if found},
-        intra_class_correlation=rho, behind=behind, sync=_sync_cost(comm, runs),
-        curves={arm: {"step": [float(step) for step, _ in found[0].curve],
-                      task.metric: np.mean([[m for _, m in run.curve] for run in found], axis=0).tolist()} for arm, found in runs.items()},
+        differences={
+            arm: difference(main[arm], main[twin]) for arm, twin in twins.items() if twin in main and twin != arm
+        },
+        recovery=recovery(main, "iid+sync"),
+        recovery_against_iid_local=recovery(main, "iid+local"),
+        order_cost_without_norm=difference(main["iid+none"], main["sorted+none"])
+        if {"iid+none", "sorted+none"} <= set(main)
+        else None,
+        rank0_statistics={
+            arm: {m: summary([r[m] for r in found]) for m in task.metrics} for arm, found in rank0.items() if found
+        },
+        intra_class_correlation=rho,
+        behind=behind,
+        sync=_sync_cost(comm, runs),
+        curves={
+            arm: {
+                "step": [float(step) for step, _ in found[0].curve],
+                task.metric: np.mean([[m for _, m in run.curve] for run in found], axis=0).tolist(),
+            }
+            for arm, found in runs.items()
+        },
     )
 
 
@@ -207,6 +260,8 @@ def _sync_cost(comm: Communicator, runs: dict[str, list[Run]]) -> SyncCost | Non
     synced = [run for found in runs.values() for run in found if run.cost]
     if not synced or synced[0].cost is None:
         return None
-    spent, whole = comm.allreduce(np.array([sum(run.sync_seconds for run in synced), sum(run.seconds for run in synced)]))
+    spent, whole = comm.allreduce(
+        np.array([sum(run.sync_seconds for run in synced), sum(run.seconds for run in synced)])
+    )
     forward, backward, size = synced[0].cost
     return SyncCost(forward, backward, size, float(spent / whole))

@@ -47,16 +47,32 @@ class Task:
 
 
 DIGITS = Task(
-    name="digits", rows_are="images", sorted_by="class", metric="accuracy", metrics={"accuracy": accuracy}, outputs=10,
-    loss=nn.CrossEntropyLoss, rows=4, epochs=6, momentum=0.1,
+    name="digits",
+    rows_are="images",
+    sorted_by="class",
+    metric="accuracy",
+    metrics={"accuracy": accuracy},
+    outputs=10,
+    loss=nn.CrossEntropyLoss,
+    rows=4,
+    epochs=6,
+    momentum=0.1,
     split=lambda ranks, rows, seed, dtype: split_digits(*load_digits(), seed, dtype),
 )
 
 LOG_STEPS, LOG_TEST_ROWS = 400, 40_000
 
 REQUESTS = Task(
-    name="requests", rows_are="impressions", sorted_by="user", metric="auc", metrics={"auc": auc, "logloss": log_loss, "ne": normalised_entropy}, outputs=1,
-    loss=nn.BCEWithLogitsLoss, rows=32, epochs=1, momentum=0.05,
+    name="requests",
+    rows_are="impressions",
+    sorted_by="user",
+    metric="auc",
+    metrics={"auc": auc, "logloss": log_loss, "ne": normalised_entropy},
+    outputs=1,
+    loss=nn.BCEWithLogitsLoss,
+    rows=32,
+    epochs=1,
+    momentum=0.05,
     split=lambda ranks, rows, seed, dtype: request_log(LOG_STEPS * ranks * rows, LOG_TEST_ROWS, seed, dtype),
 )
 
@@ -64,7 +80,7 @@ TASKS = {task.name: task for task in (DIGITS, REQUESTS)}
 
 
 def mlp(features: int, outputs: int, norm: Callable[[int], nn.Module | None], seed: int, dtype: str) -> nn.Sequential:
-    """features - 64 - 64 - outputs, each hidden layer Linear, norm, ReLU; `norm` builds the norm layer, or None for none.
+    """Features - 64 - 64 - outputs, each hidden layer Linear, norm, ReLU; `norm` builds the norm layer, or None for none.
 
     Every Linear draws its weights from a generator of its own, so nets that differ in the norm alone start alike. A batch norm
     takes the bias of the Linear before it out again, so that Linear has none.
@@ -73,7 +89,15 @@ def mlp(features: int, outputs: int, norm: Callable[[int], nn.Module | None], se
     width = features
     for depth in range(2):
         layer = norm(HIDDEN)
-        layers.append(nn.Linear(width, HIDDEN, bias=not isinstance(layer, nn.BatchNorm), dtype=dtype, rng=np.random.default_rng([seed, 3, depth])))
+        layers.append(
+            nn.Linear(
+                width,
+                HIDDEN,
+                bias=not isinstance(layer, nn.BatchNorm),
+                dtype=dtype,
+                rng=np.random.default_rng([seed, 3, depth]),
+            )
+        )
         layers += [layer, nn.ReLU()] if layer is not None else [nn.ReLU()]
         width = HIDDEN
     return nn.Sequential(*layers, nn.Linear(width, outputs, dtype=dtype, rng=np.random.default_rng([seed, 3, 2])))

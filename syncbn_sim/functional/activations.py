@@ -8,12 +8,12 @@ from ..arrays import Array
 
 
 def relu(x: Array) -> Array:
-    """y = max(x, 0)."""
+    """Y = max(x, 0)."""
     return np.maximum(x, 0)
 
 
 def relu_backward(dy: Array, y: Array) -> Array:
-    """dx = dy where y > 0, else 0 (the kink at 0 included)."""
+    """Dx = dy where y > 0, else 0 (the kink at 0 included)."""
     return dy * (y > 0)
 
 

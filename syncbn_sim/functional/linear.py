@@ -6,7 +6,7 @@ from ..arrays import Array
 
 
 def linear(x: Array, weight: Array, bias: Array | None) -> Array:
-    """y = x W^T + b for x (N, in), W (out, in), b (out,)."""
+    """Y = x W^T + b for x (N, in), W (out, in), b (out,)."""
     y = x @ weight.T
     return y if bias is None else y + bias
 

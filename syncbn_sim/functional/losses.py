@@ -29,7 +29,7 @@ def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[Array, Array]:
 
 
 def softmax_cross_entropy_backward(probabilities: Array, labels: Array) -> Array:
-    """d loss_i / d z_ik = p_ik - [k = label_i]."""
+    """D loss_i / d z_ik = p_ik - [k = label_i]."""
     gradient = probabilities.copy()
     gradient[np.arange(len(labels)), labels] -= 1.0
     return gradient
@@ -50,5 +50,5 @@ def binary_cross_entropy_with_logits(logits: Array, labels: Array) -> tuple[Arra
 
 
 def binary_cross_entropy_with_logits_backward(probabilities: Array, labels: Array) -> Array:
-    """d loss_i / d z_i = p_i - y_i."""
+    """D loss_i / d z_i = p_i - y_i."""
     return probabilities - labels

@@ -11,5 +11,22 @@ from .losses import BCEWithLogitsLoss, CrossEntropyLoss, Loss
 from .module import Module, Parameter, check_no_contexts, no_backward
 from .sync_batch_norm import SyncBatchNorm
 
-__all__ = ["AveragedBatchNorm", "BCEWithLogitsLoss", "BatchNorm", "CrossEntropyLoss", "Flatten", "LayerNorm", "Linear", "Loss", "Module",
-           "Parameter", "ReLU", "Sequential", "SyncBatchNorm", "check_no_contexts", "convert_sync_batchnorm", "no_backward", "revert_sync_batchnorm"]
+__all__ = [
+    "AveragedBatchNorm",
+    "BCEWithLogitsLoss",
+    "BatchNorm",
+    "CrossEntropyLoss",
+    "Flatten",
+    "LayerNorm",
+    "Linear",
+    "Loss",
+    "Module",
+    "Parameter",
+    "ReLU",
+    "Sequential",
+    "SyncBatchNorm",
+    "check_no_contexts",
+    "convert_sync_batchnorm",
+    "no_backward",
+    "revert_sync_batchnorm",
+]

@@ -29,8 +29,13 @@ class Flatten(Module):
 
     def forward(self, x: Array, weights: object | None = None) -> Array:
         """Returns x with all axes but the first made one."""
-        if weights is not None and np.ndim(weights) > 1:
-            raise ShapeError("weights", got=np.shape(weights), expected=f"({len(x)},) for a model with a Flatten", do="Give one weight a row.")
+        if weights is not None and np.asarray(weights).ndim > 1:
+            raise ShapeError(
+                "weights",
+                got=np.asarray(weights).shape,
+                expected=f"({len(x)},) for a model with a Flatten",
+                do="Give one weight a row.",
+            )
         self.push(x.shape)
         return x.reshape(len(x), int(np.prod(x.shape[1:])))
 

@@ -30,21 +30,34 @@ class AveragedBatchNorm(BatchNorm):
     Raises: what BatchNorm raises, with the count over all ranks. A local count of 1 is legal: its variance is 0.
     """
 
-    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True, track_running_stats: bool = True,
-                 dtype: DTypeLike = np.float32, channel_axis: int = 1, comm: Communicator | None = None) -> None:
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        dtype: DTypeLike = np.float32,
+        channel_axis: int = 1,
+        comm: Communicator | None = None,
+    ) -> None:
         super().__init__(num_features, eps, momentum, affine, track_running_stats, dtype, channel_axis)
         self.comm: Communicator = comm or SerialCommunicator()
 
     def batch_statistics(self, local: Moments) -> Statistics:
         """Averages over the non-empty ranks. The count is the one behind *this* rank's share: K n_rank."""
         n = local.count
-        own = [local.mean, local.var(), [1.0, n]] if n else [np.zeros(2 * self.num_features), [0.0, 0.0]]
-        *both, ranks, total = self.comm.allreduce(np.concatenate(own))
+        own = np.concatenate([local.mean, local.var(), [1.0, n]]) if n else np.zeros(2 * self.num_features + 2)
+        *both, ranks, total = self.comm.allreduce(own)
         if ranks == 0:
             return self.statistics_of(local)
         if total <= 1:
-            raise CountError(f"{type(self).__name__}({self.num_features}) in training", got=f"a total count of {total:g} over all ranks",
-                             expected="more than 1", do="One position has no variance: use more rows.")
+            raise CountError(
+                f"{type(self).__name__}({self.num_features}) in training",
+                got=f"a total count of {total:g} over all ranks",
+                expected="more than 1",
+                do="One position has no variance: use more rows.",
+            )
         mean, var = np.split(np.array(both) / ranks, 2)
         return Statistics(mean, var, var * (total / (total - 1)), max(ranks * n, 1.0))
 
@@ -58,4 +71,4 @@ class AveragedBatchNorm(BatchNorm):
         if own.count == 0:
             return dy
         from_own_mean = context.x_hat - F.per_channel(own.mean, context.x_hat)
-        return F.input_gradient(dy, from_own_mean, context.inv_std, weight, sums, context.count or 1, context.weights)
+        return F.input_gradient(dy, from_own_mean, context.inv_std, weight, sums, context.n or 1, context.weights)

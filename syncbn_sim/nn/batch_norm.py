@@ -17,21 +17,21 @@ from .module import Module, Parameter
 
 
 class Statistics(NamedTuple):
-    """What a batch is normalised with: mean and biased variance (C,), the unbiased variance to store, and the count behind them."""
+    """What a batch is normalised with: mean and biased variance (C,), the unbiased variance to store, and n, the count behind them."""
 
     mean: Array
     var: Array
     unbiased_var: Array
-    count: float
+    n: float
 
 
 class Context(NamedTuple):
-    """What backward needs. `count` None: frozen statistics; `shared`: the statistics were those of all ranks."""
+    """What backward needs. `n` None: frozen statistics; `shared`: the statistics were those of all ranks."""
 
     x_hat: Array
     inv_std: Array
     weights: Array | None
-    count: float | None
+    n: float | None
     shared: bool
     dtype: np.dtype[np.floating]
 
@@ -68,13 +68,25 @@ class BatchNorm(Module):
     running_var: Array | None
     num_batches_tracked: Array | None
 
-    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True,
-                 track_running_stats: bool = True, dtype: DTypeLike = np.float32, channel_axis: int = 1) -> None:
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        dtype: DTypeLike = np.float32,
+        channel_axis: int = 1,
+    ) -> None:
         super().__init__()
         running.check_momentum(momentum)
         if num_features < 1 or eps < 0:
-            raise ArgumentError("BatchNorm", got=f"num_features={num_features}, eps={eps}", expected="at least one channel and eps >= 0",
-                                do="The first argument is the number of channels.")
+            raise ArgumentError(
+                "BatchNorm",
+                got=f"num_features={num_features}, eps={eps}",
+                expected="at least one channel and eps >= 0",
+                do="The first argument is the number of channels.",
+            )
         self.num_features, self.eps, self.momentum, self.channel_axis = num_features, eps, momentum, channel_axis
         self.weight = Parameter(np.ones(num_features), dtype) if affine else None
         self.bias = Parameter(np.zeros(num_features), dtype) if affine else None
@@ -99,17 +111,19 @@ class BatchNorm(Module):
         """Returns y, shape and dtype of x."""
         x = self._channels_second(x)
         w = None if weights is None else position_weights(weights, (x.shape[0], *x.shape[2:]))
-        shared, count = self.training, None
+        shared, n = self.training, None
         if self.training or self.running_mean is None or self.running_var is None:
             local = F.local_moments(x, w)
-            mean, var, unbiased_var, count = self.batch_statistics(local) if shared else self.statistics_of(local, minimum=0)
-            if shared and count > 0:
+            mean, var, unbiased_var, n = (
+                self.batch_statistics(local) if shared else self.statistics_of(local, minimum=0)
+            )
+            if shared and n > 0:
                 self._remember(mean, unbiased_var)
         else:
             mean, var = self.running_mean, self.running_var
         x_hat, inv_std = F.standardize(x, mean, var, self.eps, w)
         y = F.scale_and_shift(x_hat, *self._affine(), w)
-        self.push(Context(x_hat, inv_std, w, count, shared, x.dtype))
+        self.push(Context(x_hat, inv_std, w, n, shared, x.dtype))
         return self._channels_back(y.astype(x.dtype))
 
     def backward(self, dy: Array) -> Array:
@@ -117,8 +131,12 @@ class BatchNorm(Module):
         context: Context = self.pop()
         dy = self._channels_second(dy, "dy")
         if dy.shape != context.x_hat.shape:
-            raise ShapeError("dy", got=dy.shape, expected=f"{context.x_hat.shape} (channels second), the shape of y",
-                             do="Pass the gradient of the latest forward pass.")
+            raise ShapeError(
+                "dy",
+                got=dy.shape,
+                expected=f"{context.x_hat.shape} (channels second), the shape of y",
+                do="Pass the gradient of the latest forward pass.",
+            )
         dy = dy.astype(np.float64)
         if context.weights is not None:
             dy = np.where(F.over_channels(context.weights, dy) > 0, dy, 0.0)
@@ -127,7 +145,7 @@ class BatchNorm(Module):
         if self.weight and self.bias:
             self.weight.add_grad(local.dy_x_hat)
             self.bias.add_grad(local.dy)
-        if context.count is None:
+        if context.n is None:
             dx = F.frozen_input_gradient(dy, context.inv_std, weight)
         else:
             sums = self.sum_backward(local) if context.shared else local
@@ -135,8 +153,10 @@ class BatchNorm(Module):
         return self._channels_back(dx.astype(context.dtype))
 
     def input_gradient(self, dy: Array, context: Context, weight: Array | None, sums: BackwardSums) -> Array:
-        """dx from the sums of the batch whose statistics were used."""
-        return F.input_gradient(dy, context.x_hat, context.inv_std, weight, sums, max(context.count or 0, 1), context.weights)
+        """Dx from the sums of the batch whose statistics were used."""
+        return F.input_gradient(
+            dy, context.x_hat, context.inv_std, weight, sums, max(context.n or 0, 1), context.weights
+        )
 
     def statistics_of(self, moments: Moments, minimum: float = 1) -> Statistics:
         """Mean and variances of some moments; of an empty batch 0 and 1, which then touch nothing.
@@ -148,8 +168,12 @@ class BatchNorm(Module):
         if n == 0:
             return Statistics(np.zeros(self.num_features), np.ones(self.num_features), np.ones(self.num_features), 0)
         if n <= minimum:
-            raise CountError(f"{type(self).__name__}({self.num_features}) in training", got=f"a total count of {n:g} for each channel",
-                             expected="more than 1", do="One position has no variance: use more rows, synchronise over ranks, or call eval().")
+            raise CountError(
+                f"{type(self).__name__}({self.num_features}) in training",
+                got=f"a total count of {n:g} for each channel",
+                expected="more than 1",
+                do="One position has no variance: use more rows, synchronise over ranks, or call eval().",
+            )
         biased = moments.var()
         return Statistics(moments.mean, biased, biased * (n / (n - 1)) if n > 1 else biased, n)
 
@@ -167,8 +191,12 @@ class BatchNorm(Module):
     def _channels_second(self, x: Array, name: str = "x") -> Array:
         x = as_float_array(x, name)
         if x.ndim < 2 or x.shape[self.channel_axis] != self.num_features:
-            raise ShapeError(f"{type(self).__name__} {name}", got=x.shape, expected=f"rank 2 or more with {self.num_features} channels on axis {self.channel_axis}",
-                             do="Check num_features, or pass channel_axis=-1 for channels-last.")
+            raise ShapeError(
+                f"{type(self).__name__} {name}",
+                got=x.shape,
+                expected=f"rank 2 or more with {self.num_features} channels on axis {self.channel_axis}",
+                do="Check num_features, or pass channel_axis=-1 for channels-last.",
+            )
         return x if self.channel_axis == 1 else np.moveaxis(x, self.channel_axis, 1)
 
     def _channels_back(self, y: Array) -> Array:

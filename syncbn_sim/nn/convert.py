@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from functools import cache
-from typing import TypeVar, cast
+from typing import Any, TypeVar, cast
 
 from ..comm.base import Communicator
 from ..errors import ArgumentError
@@ -31,11 +31,15 @@ def convert_sync_batchnorm(model: M, comm: Communicator) -> M:
     layers = [(name, m) for name, m in model.named_modules() if isinstance(m, BatchNorm)]
     for name, layer in layers:
         if isinstance(layer, AveragedBatchNorm):
-            raise ArgumentError(f"layer {name!r}", got="an AveragedBatchNorm", expected="BatchNorm or SyncBatchNorm layers",
-                                do="Build that layer as a BatchNorm.")
+            raise ArgumentError(
+                f"layer {name!r}",
+                got="an AveragedBatchNorm",
+                expected="BatchNorm or SyncBatchNorm layers",
+                do="Build that layer as a BatchNorm.",
+            )
     for _, layer in layers:
         if not isinstance(layer, SyncBatchNorm):
-            layer.__class__ = _synchronised(type(layer))
+            layer.__class__ = _synchronised(cast(Any, type(layer)))
         cast(SyncBatchNorm, layer).comm = comm
     return model
 
@@ -44,16 +48,16 @@ def revert_sync_batchnorm(model: M) -> M:
     """Makes every SyncBatchNorm of `model` an ordinary BatchNorm (or the subclass it was) again, in place; returns the model."""
     for layer in model.modules():
         if isinstance(layer, SyncBatchNorm):
-            layer.__class__ = _local(type(layer))
+            layer.__class__ = _local(type(layer))  # type: ignore[assignment]
             del layer.comm
     return model
 
 
 @cache
-def _synchronised(kind: type[BatchNorm]) -> type[SyncBatchNorm]:
+def _synchronised(kind: Any) -> type[SyncBatchNorm]:
     return SyncBatchNorm if kind is BatchNorm else type(f"Sync{kind.__name__}", (SyncBatchNorm, kind), {})
 
 
 def _local(kind: type[SyncBatchNorm]) -> type[BatchNorm]:
-    others = [base for base in kind.__bases__ if not issubclass(base, SyncBatchNorm)]
-    return others[0] if others else BatchNorm
+    locals_ = (base for base in kind.__bases__ if issubclass(base, BatchNorm) and not issubclass(base, SyncBatchNorm))
+    return next(locals_, BatchNorm)

@@ -29,8 +29,13 @@ class LayerNorm(Module):
     Source: Ba, Kiros & Hinton (2016).
     """
 
-    def __init__(self, normalized_shape: int | tuple[int, ...], eps: float = 1e-5, elementwise_affine: bool = True,
-                 dtype: DTypeLike = np.float32) -> None:
+    def __init__(
+        self,
+        normalized_shape: int | tuple[int, ...],
+        eps: float = 1e-5,
+        elementwise_affine: bool = True,
+        dtype: DTypeLike = np.float32,
+    ) -> None:
         super().__init__()
         self.normalized_shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
         self.eps = eps
@@ -41,9 +46,13 @@ class LayerNorm(Module):
     def forward(self, x: Array, weights: object | None = None) -> Array:
         """Returns y, shape and dtype of x."""
         x = as_float_array(x)
-        if x.shape[-len(self._axes):] != self.normalized_shape or x.ndim <= len(self._axes):
-            raise ShapeError("LayerNorm input", got=x.shape, expected=f"(N, ..., {', '.join(map(str, self.normalized_shape))})",
-                             do="normalized_shape is the shape of the trailing axes.")
+        if x.shape[-len(self._axes) :] != self.normalized_shape or x.ndim <= len(self._axes):
+            raise ShapeError(
+                "LayerNorm input",
+                got=x.shape,
+                expected=f"(N, ..., {', '.join(map(str, self.normalized_shape))})",
+                do="normalized_shape is the shape of the trailing axes.",
+            )
         x = zero_masked_rows(x, weights)
         y, context = layer_norm(x, self._axes, self.eps, *(p.data if p else None for p in (self.weight, self.bias)))
         self.push((context, weights, x.dtype))
@@ -52,7 +61,9 @@ class LayerNorm(Module):
     def backward(self, dy: Array) -> Array:
         """Adds to the gradients of weight and bias, returns dx."""
         context, weights, dtype = self.pop()
-        dx, d_weight, d_bias = layer_norm_backward(zero_masked_rows(dy, weights), context, self._axes, self.weight.data if self.weight else None)
+        dx, d_weight, d_bias = layer_norm_backward(
+            zero_masked_rows(dy, weights), context, self._axes, self.weight.data if self.weight else None
+        )
         if self.weight and self.bias:
             self.weight.add_grad(d_weight)
             self.bias.add_grad(d_bias)

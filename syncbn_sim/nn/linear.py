@@ -23,8 +23,14 @@ class Linear(Module):
         ShapeError: the input is not (N, in_features).
     """
 
-    def __init__(self, in_features: int, out_features: int, bias: bool = True, dtype: DTypeLike = np.float32,
-                 rng: np.random.Generator | None = None) -> None:
+    def __init__(
+        self,
+        in_features: int,
+        out_features: int,
+        bias: bool = True,
+        dtype: DTypeLike = np.float32,
+        rng: np.random.Generator | None = None,
+    ) -> None:
         super().__init__()
         rng = rng or np.random.default_rng(0)
         bound = 1.0 / np.sqrt(in_features)
@@ -36,7 +42,12 @@ class Linear(Module):
         """Returns y (N, out_features) in x's dtype."""
         x = as_float_array(x)
         if x.ndim != 2 or x.shape[1] != self.in_features:
-            raise ShapeError("Linear input", got=x.shape, expected=f"(N, {self.in_features})", do="Put a Flatten before it, or fix in_features.")
+            raise ShapeError(
+                "Linear input",
+                got=x.shape,
+                expected=f"(N, {self.in_features})",
+                do="Put a Flatten before it, or fix in_features.",
+            )
         x = zero_masked_rows(x, weights)
         self.push((x, weights))
         return linear(x, self.weight.data, self.bias.data if self.bias else None).astype(x.dtype, copy=False)

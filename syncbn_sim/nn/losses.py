@@ -6,8 +6,12 @@ import numpy as np
 
 from ..arrays import Array, as_float_array, position_weights
 from ..errors import ContextError, DtypeError, ShapeError
-from ..functional.losses import (binary_cross_entropy_with_logits, binary_cross_entropy_with_logits_backward, softmax_cross_entropy,
-                                 softmax_cross_entropy_backward)
+from ..functional.losses import (
+    binary_cross_entropy_with_logits,
+    binary_cross_entropy_with_logits_backward,
+    softmax_cross_entropy,
+    softmax_cross_entropy_backward,
+)
 
 
 class Loss:
@@ -44,8 +48,12 @@ class Loss:
             ContextError: there was no call.
         """
         if not self._contexts:
-            raise ContextError(f"{type(self).__name__}.backward", got="no loss to go back through", expected="one call for each backward",
-                               do="Call the loss first.")
+            raise ContextError(
+                f"{type(self).__name__}.backward",
+                got="no loss to go back through",
+                expected="one call for each backward",
+                do="Call the loss first.",
+            )
         probabilities, labels, w, dtype = self._contexts.pop()
         gradient = self.gradients(probabilities, labels)
         if w is not None:
@@ -61,7 +69,7 @@ class Loss:
         raise NotImplementedError
 
     def gradients(self, probabilities: Array, labels: Array) -> Array:
-        """d loss_i / d logits_i."""
+        """D loss_i / d logits_i."""
         raise NotImplementedError
 
 
@@ -71,15 +79,29 @@ class CrossEntropyLoss(Loss):
     def check(self, logits: Array, labels: Array) -> None:
         """Refuses non-integer labels, labels outside 0..K-1 and wrong shapes."""
         if logits.ndim != 2 or labels.shape != logits.shape[:1]:
-            raise ShapeError("cross-entropy", got=f"logits {logits.shape}, labels {labels.shape}", expected="(N, K) and (N,)", do="One label a row.")
+            raise ShapeError(
+                "cross-entropy",
+                got=f"logits {logits.shape}, labels {labels.shape}",
+                expected="(N, K) and (N,)",
+                do="One label a row.",
+            )
         if labels.dtype.kind not in "iu":
-            raise DtypeError("labels", got=f"dtype {labels.dtype}", expected="integers", do="Convert them first: labels.astype(np.int64).")
+            raise DtypeError(
+                "labels",
+                got=f"dtype {labels.dtype}",
+                expected="integers",
+                do="Convert them first: labels.astype(np.int64).",
+            )
         if labels.size and (labels.min() < 0 or labels.max() >= logits.shape[1]):
-            raise ShapeError("labels", got=f"values from {labels.min()} to {labels.max()}", expected=f"0 to {logits.shape[1] - 1}",
-                             do="Number the classes from 0, or widen the last layer.")
+            raise ShapeError(
+                "labels",
+                got=f"values from {labels.min()} to {labels.max()}",
+                expected=f"0 to {logits.shape[1] - 1}",
+                do="Number the classes from 0, or widen the last layer.",
+            )
 
-    values = staticmethod(softmax_cross_entropy)  # type: ignore[assignment]
-    gradients = staticmethod(softmax_cross_entropy_backward)  # type: ignore[assignment]
+    values = staticmethod(softmax_cross_entropy)
+    gradients = staticmethod(softmax_cross_entropy_backward)
 
 
 class BCEWithLogitsLoss(Loss):
@@ -88,10 +110,19 @@ class BCEWithLogitsLoss(Loss):
     def check(self, logits: Array, labels: Array) -> None:
         """Refuses wrong shapes and labels outside [0, 1]."""
         if logits.shape not in (labels.shape, (*labels.shape, 1)) or labels.ndim != 1:
-            raise ShapeError("binary cross-entropy", got=f"logits {logits.shape}, labels {labels.shape}", expected="(N,) or (N, 1), and (N,)",
-                             do="One logit and one label a row.")
+            raise ShapeError(
+                "binary cross-entropy",
+                got=f"logits {logits.shape}, labels {labels.shape}",
+                expected="(N,) or (N, 1), and (N,)",
+                do="One logit and one label a row.",
+            )
         if labels.size and not (labels.min() >= 0 and labels.max() <= 1):
-            raise ShapeError("labels", got=f"values from {labels.min()} to {labels.max()}", expected="0 to 1", do="Code the classes as 0 and 1.")
+            raise ShapeError(
+                "labels",
+                got=f"values from {labels.min()} to {labels.max()}",
+                expected="0 to 1",
+                do="Code the classes as 0 and 1.",
+            )
 
     def values(self, logits: Array, labels: Array) -> tuple[Array, Array]:
         """Losses and probabilities; the latter keep the logits' shape."""
@@ -99,5 +130,5 @@ class BCEWithLogitsLoss(Loss):
         return losses, probabilities.reshape(logits.shape)
 
     def gradients(self, probabilities: Array, labels: Array) -> Array:
-        """p - y in the logits' shape."""
+        """P - y in the logits' shape."""
         return binary_cross_entropy_with_logits_backward(probabilities, labels.reshape(probabilities.shape))

@@ -75,8 +75,12 @@ class Module:
             ContextError: there is none.
         """
         if not self._contexts:
-            raise ContextError(f"{type(self).__name__}.backward", got="no forward pass to go back through", expected="one forward for each backward",
-                               do="Call the model first, outside nn.no_backward.")
+            raise ContextError(
+                f"{type(self).__name__}.backward",
+                got="no forward pass to go back through",
+                expected="one forward for each backward",
+                do="Call the model first, outside nn.no_backward.",
+            )
         return self._contexts.pop()
 
     def register_buffer(self, name: str, value: Array | None) -> None:
@@ -147,12 +151,20 @@ class Module:
         expected = {key for key, _, _ in entries}
         missing, unknown = sorted(expected - set(state)), sorted(set(state) - expected)
         if missing or unknown:
-            raise StateDictError("state_dict", got=f"missing {missing}, unknown {unknown}", expected=f"exactly the names {sorted(expected)}",
-                                 do="Load it into a model of the same structure.")
+            raise StateDictError(
+                "state_dict",
+                got=f"missing {missing}, unknown {unknown}",
+                expected=f"exactly the names {sorted(expected)}",
+                do="Load it into a model of the same structure.",
+            )
         for key, get, _ in entries:
             if np.shape(state[key]) != get().shape:
-                raise StateDictError(f"state_dict[{key!r}]", got=f"shape {np.shape(state[key])}", expected=str(get().shape),
-                                     do="Load it into a model of the same sizes.")
+                raise StateDictError(
+                    f"state_dict[{key!r}]",
+                    got=f"shape {np.shape(state[key])}",
+                    expected=str(get().shape),
+                    do="Load it into a model of the same sizes.",
+                )
         for key, get, put in entries:
             put(np.array(state[key], dtype=get().dtype))
 
@@ -164,7 +176,11 @@ class Module:
                 if isinstance(value, Parameter):
                     yield dotted + name, (lambda p=value: p.data), (lambda a, p=value: setattr(p, "data", a))
                 elif name in module._buffers and value is not None:
-                    yield dotted + name, (lambda m=module, n=name: getattr(m, n)), (lambda a, m=module, n=name: setattr(m, n, a))
+                    yield (
+                        dotted + name,
+                        (lambda m=module, n=name: getattr(m, n)),
+                        (lambda a, m=module, n=name: setattr(m, n, a)),
+                    )
 
 
 @contextmanager
@@ -190,5 +206,9 @@ def check_no_contexts(model: Module) -> None:
         return
     for name, module in model.named_modules():
         if module._contexts:
-            raise ContextError(f"layer {name or type(module).__name__!r}", got=f"{len(module._contexts)} forward passes without a backward pass",
-                               expected="none at the start of a step", do="Run forward passes that need no gradient inside nn.no_backward(model).")
+            raise ContextError(
+                f"layer {name or type(module).__name__!r}",
+                got=f"{len(module._contexts)} forward passes without a backward pass",
+                expected="none at the start of a step",
+                do="Run forward passes that need no gradient inside nn.no_backward(model).",
+            )

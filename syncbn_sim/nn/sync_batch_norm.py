@@ -28,8 +28,17 @@ class SyncBatchNorm(BatchNorm):
     Raises: what BatchNorm raises; CountError, on every rank, if the count over all ranks is above 0 and at most 1.
     """
 
-    def __init__(self, num_features: int, eps: float = 1e-5, momentum: float | None = 0.1, affine: bool = True, track_running_stats: bool = True,
-                 dtype: DTypeLike = np.float32, channel_axis: int = 1, comm: Communicator | None = None) -> None:
+    def __init__(
+        self,
+        num_features: int,
+        eps: float = 1e-5,
+        momentum: float | None = 0.1,
+        affine: bool = True,
+        track_running_stats: bool = True,
+        dtype: DTypeLike = np.float32,
+        channel_axis: int = 1,
+        comm: Communicator | None = None,
+    ) -> None:
         super().__init__(num_features, eps, momentum, affine, track_running_stats, dtype, channel_axis)
         self.comm: Communicator = comm or SerialCommunicator()
 

@@ -14,8 +14,14 @@ from .base import Optimizer
 class Adam(Optimizer):
     """p = p - lr m_hat / (sqrt(v_hat) + eps), m and v exponential averages of g and g^2, debiased. Kingma & Ba (2015), algorithm 1."""
 
-    def __init__(self, parameters: Sequence[Parameter], lr: float = 1e-3, betas: tuple[float, float] = (0.9, 0.999), eps: float = 1e-8,
-                 weight_decay: float = 0.0) -> None:
+    def __init__(
+        self,
+        parameters: Sequence[Parameter],
+        lr: float = 1e-3,
+        betas: tuple[float, float] = (0.9, 0.999),
+        eps: float = 1e-8,
+        weight_decay: float = 0.0,
+    ) -> None:
         super().__init__(parameters, lr)
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
         self._m, self._v = self.zeros(), self.zeros()

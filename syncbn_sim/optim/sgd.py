@@ -12,7 +12,9 @@ from .base import Optimizer
 class SGD(Optimizer):
     """v = momentum v + (g + weight_decay p);  p = p - lr v. PyTorch's form (no dampening)."""
 
-    def __init__(self, parameters: Sequence[Parameter], lr: float, momentum: float = 0.0, weight_decay: float = 0.0) -> None:
+    def __init__(
+        self, parameters: Sequence[Parameter], lr: float, momentum: float = 0.0, weight_decay: float = 0.0
+    ) -> None:
         super().__init__(parameters, lr)
         self.momentum, self.weight_decay = momentum, weight_decay
         self._velocity = self.zeros()

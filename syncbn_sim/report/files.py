@@ -21,7 +21,11 @@ def result_json(results: Sequence[Result]) -> str:
 
 def config_toml(options: Mapping[str, Any]) -> str:
     """Flat options as TOML; those that are None are left out (TOML has no null)."""
-    return "".join(f"{name} = {json.dumps(list(value) if isinstance(value, tuple) else value)}\n" for name, value in options.items() if value is not None)
+    return "".join(
+        f"{name} = {json.dumps(list(value) if isinstance(value, tuple) else value)}\n"
+        for name, value in options.items()
+        if value is not None
+    )
 
 
 def write_run(out: Path, name: str, files: Mapping[str, bytes]) -> Path:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -34,20 +35,36 @@ def order_gap(results: Sequence[Result]) -> bytes:
     return png.getvalue()
 
 
-def _style(arm: str) -> dict[str, object]:
+def _style(arm: str) -> dict[str, Any]:
     order, norm = arm.split("+")
-    return {"color": _COLOURS[norm], "linestyle": "-" if order == "sorted" else (0, (4, 2)), "marker": "o" if order == "sorted" else "s"}
+    return {
+        "color": _COLOURS[norm],
+        "linestyle": "-" if order == "sorted" else (0, (4, 2)),
+        "marker": "o" if order == "sorted" else "s",
+    }
 
 
 def _curves(axes: Axes, result: Result) -> None:
     metric = TASKS[result.task].metric
     ends = {}
     for arm, curve in result.curves.items():
-        axes.plot(curve["step"], 100 * np.array(curve[metric]), label=arm, markersize=4, linewidth=2, markerfacecolor="white" if arm.startswith("iid") else None, **_style(arm))
+        axes.plot(
+            curve["step"],
+            100 * np.array(curve[metric]),
+            label=arm,
+            markersize=4,
+            linewidth=2,
+            markerfacecolor="white" if arm.startswith("iid") else None,
+            **_style(arm),
+        )
         ends[arm] = 100 * curve[metric][-1]
     axes.set_xlabel("training step")
     axes.set_ylabel(_NAMES[metric])
-    axes.set_title(f"{result.ranks} ranks x {result.config['rows']} {TASKS[result.task].rows_are}: {_finding(result)}", fontsize=11, loc="left")
+    axes.set_title(
+        f"{result.ranks} ranks x {result.config['rows']} {TASKS[result.task].rows_are}: {_finding(result)}",
+        fontsize=11,
+        loc="left",
+    )
     axes.grid(alpha=0.25)
     axes.legend(fontsize=8, ncols=2, title="solid: sorted, dashed: shuffled (iid)", title_fontsize=8)
 
@@ -58,15 +75,32 @@ def _differences(axes: Axes, result: Result) -> None:
     axes.axvline(0, color="black", linewidth=1)
     for place, (arm, share) in enumerate(result.differences.items()):
         twin = Arm.parse(arm).iid_twin
-        colour, each = _COLOURS[Arm.parse(arm).norm], 100 * np.subtract(result.arms[arm][metric].values, result.arms[twin][metric].values)
+        colour, each = (
+            _COLOURS[Arm.parse(arm).norm],
+            100 * np.subtract(result.arms[arm][metric].values, result.arms[twin][metric].values),
+        )
         axes.plot(each, np.full(len(each), place) + 0.2, "|", color=colour, markersize=8)
         half = [[100 * (share.mean - share.ci95[0])], [100 * (share.ci95[1] - share.mean)]] if share.ci95 else None
-        axes.errorbar(100 * share.mean, place, xerr=half, fmt="o" if arm.startswith("sorted") else "s", color=colour, capsize=4, markersize=7,
-                      markerfacecolor="white" if arm.startswith("iid") else colour)
-    axes.set_yticks(range(len(result.differences)), [f"{arm}\n- {Arm.parse(arm).iid_twin}" for arm in result.differences])
+        axes.errorbar(
+            100 * share.mean,
+            place,
+            xerr=half,
+            fmt="o" if arm.startswith("sorted") else "s",
+            color=colour,
+            capsize=4,
+            markersize=7,
+            markerfacecolor="white" if arm.startswith("iid") else colour,
+        )
+    axes.set_yticks(
+        range(len(result.differences)), [f"{arm}\n- {Arm.parse(arm).iid_twin}" for arm in result.differences]
+    )
     axes.invert_yaxis()
     axes.set_xlabel(f"difference in {_NAMES[metric].replace('(%)', '(points)')}")
-    axes.set_title(f"against shuffled data, paired over {result.config['seeds']} seeds:\nmean, 95 % interval, each seed", fontsize=11, loc="left")
+    axes.set_title(
+        f"against shuffled data, paired over {result.config['seeds']} seeds:\nmean, 95 % interval, each seed",
+        fontsize=11,
+        loc="left",
+    )
     axes.grid(alpha=0.25, axis="x")
 
 

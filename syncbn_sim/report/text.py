@@ -6,20 +6,42 @@ from ..experiments.result import Result, Share, Summary
 from ..experiments.tasks import TASKS
 
 # metric -> (heading, factor, decimals)
-_FORMATS = {"accuracy": ("accuracy %", 100, 1), "auc": ("AUC %", 100, 2), "logloss": ("log loss", 1, 4), "ne": ("norm. entropy", 1, 4)}
+_FORMATS = {
+    "accuracy": ("accuracy %", 100, 1),
+    "auc": ("AUC %", 100, 2),
+    "logloss": ("log loss", 1, 4),
+    "ne": ("norm. entropy", 1, 4),
+}
 
 
 def table(result: Result) -> str:
     """The table of one task and the lines below it, each number with its 95 % interval over seeds."""
     task = TASKS[result.task]
     c = result.config
-    header = ["arm", *(f"{_FORMATS[m][0]} [95 % CI]" for m in task.metrics), "points to iid", f"{task.rows_are} -> effective"]
-    rows = [[arm, *(_value(s, *_FORMATS[m][1:]) for m, s in metrics.items()), _points(result.differences.get(arm)), _rows_behind(result, arm)]
-            for arm, metrics in result.arms.items()]
+    header = [
+        "arm",
+        *(f"{_FORMATS[m][0]} [95 % CI]" for m in task.metrics),
+        "points to iid",
+        f"{task.rows_are} -> effective",
+    ]
+    rows = [
+        [
+            arm,
+            *(_value(s, *_FORMATS[m][1:]) for m, s in metrics.items()),
+            _points(result.differences.get(arm)),
+            _rows_behind(result, arm),
+        ]
+        for arm, metrics in result.arms.items()
+    ]
     widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    lines = ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in [header, ["-" * w for w in widths], *rows]]
-    title = (f"{result.task}: {result.ranks} ranks ({result.backend}) x {c['rows']} {task.rows_are}, sorted by {task.sorted_by}, {c['epochs']} epochs, "
-             f"{c['seeds']} seeds, {result.seconds:.0f} s")
+    lines = [
+        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
+        for row in [header, ["-" * w for w in widths], *rows]
+    ]
+    title = (
+        f"{result.task}: {result.ranks} ranks ({result.backend}) x {c['rows']} {task.rows_are}, sorted by "
+        f"{task.sorted_by}, {c['epochs']} epochs, {c['seeds']} seeds, {result.seconds:.0f} s"
+    )
     return "\n".join([title, "", *lines, "", *_lines_below(result)])
 
 
@@ -28,18 +50,33 @@ def _lines_below(result: Result) -> list[str]:
     gap = "of the gap between sorted+local and"
     for share, reference in ((result.recovery, "iid+sync"), (result.recovery_against_iid_local, "iid+local")):
         if {"sorted+local", "sorted+sync", reference} <= set(result.arms):
-            lines.append(f"SyncBN recovers {_percent(share)} {gap} {reference}." if share else f"There is no clear gap between sorted+local and {reference} to recover.")
+            lines.append(
+                f"SyncBN recovers {_percent(share)} {gap} {reference}."
+                if share
+                else f"There is no clear gap between sorted+local and {reference} to recover."
+            )
     if result.order_cost_without_norm:
-        lines.append(f"The order alone costs a net without normalisation {_points(result.order_cost_without_norm, sign=False)} points.")
-    lines.append(f"Rows of one {task.sorted_by} are alike: intra-class correlation {result.intra_class_correlation:.2f} (mean over features). Effective rows = rows / design effect.")
+        lines.append(
+            f"The order alone costs a net without normalisation "
+            f"{_points(result.order_cost_without_norm, sign=False)} points."
+        )
+    lines.append(
+        f"Rows of one {task.sorted_by} are alike: intra-class correlation {result.intra_class_correlation:.2f} "
+        "(mean over features). Effective rows = rows / design effect."
+    )
     for arm, metrics in result.rank0_statistics.items():
         heading, factor, decimals = _FORMATS[task.metric]
-        lines.append(f"{arm} is judged with running statistics averaged over ranks; with rank 0's own, as PyTorch's DDP saves them: {heading} "
-                     f"{_value(metrics[task.metric], factor, decimals)}.")
+        lines.append(
+            f"{arm} is judged with running statistics averaged over ranks; with rank 0's own, as PyTorch's DDP saves "
+            f"them: {heading} {_value(metrics[task.metric], factor, decimals)}."
+        )
     if result.sync:
         s = result.sync
-        lines.append(f"Synchronising costs {s.allreduces_per_layer_forward:g} all-reduce a layer forward and {s.allreduces_per_layer_backward:g} backward, "
-                     f"{s.bytes_per_step:,} bytes a step and rank, {100 * s.share_of_step:.0f} % of the time of a step here (waiting included).")
+        lines.append(
+            f"Synchronising costs {s.allreduces_per_layer_forward:g} all-reduce a layer forward and "
+            f"{s.allreduces_per_layer_backward:g} backward, {s.bytes_per_step:,} bytes a step and rank, "
+            f"{100 * s.share_of_step:.0f} % of the time of a step here (waiting included)."
+        )
     return lines
 
 
@@ -54,18 +91,28 @@ def sentence(result: Result) -> str:
 
     if not {"iid+local", "sorted+local", "sorted+sync"} <= set(result.arms):
         best = max(result.arms, key=lambda arm: result.arms[arm][task.metric].mean)
-        return f"Of the arms that ran, {best} reaches the best {name}, {level(best)}; the comparison needs iid+local, sorted+local and sorted+sync."
+        return (
+            f"Of the arms that ran, {best} reaches the best {name}, {level(best)}; "
+            "the comparison needs iid+local, sorted+local and sorted+sync."
+        )
     change = result.differences["sorted+local"]
-    if change.ci95 is None or change.ci95[1] >= 0:
-        return (f"Sorting the {task.rows_are} by {task.sorted_by} did not clearly hurt local batch norm ({name} {level('iid+local')} shuffled, "
-                f"{level('sorted+local')} sorted), so there is nothing here for SyncBN to repair.")
-    text = (f"Sorted by {task.sorted_by}, local batch norm falls from {level('iid+local')} to {level('sorted+local')} {name}; "
-            f"synchronised over {result.ranks} ranks it reaches {level('sorted+sync')}")
+    if (change.ci95[1] if change.ci95 else change.mean) >= 0:
+        return (
+            f"Sorting the {task.rows_are} by {task.sorted_by} did not clearly hurt local batch norm ({name} "
+            f"{level('iid+local')} shuffled, {level('sorted+local')} sorted): nothing here for SyncBN to repair."
+        )
+    text = (
+        f"Sorted by {task.sorted_by}, local batch norm falls from {level('iid+local')} to {level('sorted+local')} "
+        f"{name}; synchronised over {result.ranks} ranks it reaches {level('sorted+sync')}"
+    )
     text += f", {_percent(result.recovery)} of the way to SyncBN on shuffled data." if result.recovery else "."
     cost = result.order_cost_without_norm
     if cost and cost.ci95 and cost.ci95[0] > 0:
-        text += f" The {_points(cost, sign=False)} points that sorting costs a net without normalisation are the order's doing, which no batch norm repairs."
-    return text
+        text += (
+            f" The {_points(cost, sign=False)} points that sorting costs a net without normalisation are the order's "
+            "doing, which no batch norm repairs."
+        )
+    return text if change.ci95 else f"{text} (One seed: no interval, so no claim.)"
 
 
 def _value(s: Summary, factor: float, decimals: int) -> str:
@@ -84,7 +131,9 @@ def _points(share: Share | None, sign: bool = True) -> str:
 def _percent(share: Share | None) -> str:
     if share is None:
         return "-"
-    return f"{100 * share.mean:.0f} %" + ("" if share.ci95 is None else f" [{100 * share.ci95[0]:.0f}, {100 * share.ci95[1]:.0f}]")
+    return f"{100 * share.mean:.0f} %" + (
+        "" if share.ci95 is None else f" [{100 * share.ci95[0]:.0f}, {100 * share.ci95[1]:.0f}]"
+    )
 
 
 def _rows_behind(result: Result, arm: str) -> str:

@@ -34,12 +34,21 @@ def intra_class_correlation(x: Array, entity: Array) -> Array:
     """
     x = as_float_array(x).astype(np.float64)
     if entity.shape != x.shape[:1]:
-        raise ShapeError("entity", got=entity.shape, expected=f"{x.shape[:1]}, one label a row", do="Pass one label for each row of x.")
+        raise ShapeError(
+            "entity",
+            got=entity.shape,
+            expected=f"{x.shape[:1]}, one label a row",
+            do="Pass one label for each row of x.",
+        )
     _, group, sizes = np.unique(entity, return_inverse=True, return_counts=True)
     groups, rows = len(sizes), len(entity)
     if groups < 2 or rows == groups:
-        raise CountError("entity", got=f"{groups} entities in {rows} rows", expected="two entities or more, one of them with two rows",
-                         do="Without repeated entities there is no correlation to measure.")
+        raise CountError(
+            "entity",
+            got=f"{groups} entities in {rows} rows",
+            expected="two entities or more, one of them with two rows",
+            do="Without repeated entities there is no correlation to measure.",
+        )
     centred = (x - x.mean(axis=0)).reshape(rows, -1)
     order = np.argsort(group, kind="stable")
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
@@ -70,7 +79,12 @@ def cluster_size(batches: Iterable[Array]) -> float:
             counts = np.unique(entity, return_counts=True)[1].astype(np.float64)
             sizes.append(float((counts**2).sum() / counts.sum()))
     if not sizes:
-        raise CountError("batches", got="no rows", expected="at least one batch with a row", do="Pass the entity labels of each batch.")
+        raise CountError(
+            "batches",
+            got="no rows",
+            expected="at least one batch with a row",
+            do="Pass the entity labels of each batch.",
+        )
     return float(np.mean(sizes))
 
 
@@ -86,12 +100,12 @@ def design_effect(cluster: float, rho: float) -> float:
 
 
 def effective_rows(rows: float, deff: float) -> float:
-    """n / deff: the number of independent rows with an equally noisy mean."""
+    """N / deff: the number of independent rows with an equally noisy mean."""
     return rows / deff
 
 
 def predicted_sd_of_mean(sigma: float, rows: float, deff: float, ranks: int = 1) -> float:
-    """sigma sqrt(deff / (n W)): spread of the mean over n rows on each of W ranks whose entities differ."""
+    """Sigma sqrt(deff / (n W)): spread of the mean over n rows on each of W ranks whose entities differ."""
     return float(sigma * np.sqrt(deff / (rows * ranks)))
 
 

@@ -25,7 +25,7 @@ def t_quantile(degrees: int) -> float:
 
 
 def mean_interval(values: Sequence[float]) -> Interval:
-    """mean +- t sd / sqrt(k) over k seeds."""
+    """Mean +- t sd / sqrt(k) over k seeds."""
     mean, k = float(np.mean(values)), len(values)
     if k < 2:
         return Interval(mean, None, None)

@@ -79,14 +79,18 @@ class Moments:
 
     @property
     def mean(self) -> Array:
-        """total / count.
+        """Total / count.
 
         Raises:
             CountError: the batch is empty.
         """
         if self.count <= 0:
-            raise CountError("Moments.mean", got="count 0", expected="at least one position",
-                             do="An empty batch has no mean: check .count first.")
+            raise CountError(
+                "Moments.mean",
+                got="count 0",
+                expected="at least one position",
+                do="An empty batch has no mean: check .count first.",
+            )
         return self.total / self.count
 
     def var(self, unbiased: bool = False) -> Array:
@@ -101,8 +105,12 @@ class Moments:
         if not unbiased:
             return biased
         if self.count <= 1:
-            raise CountError("Moments.var(unbiased=True)", got=f"count {self.count:g}", expected="a count above 1",
-                             do="One position has no spread to estimate: use more rows, or the biased variance.")
+            raise CountError(
+                "Moments.var(unbiased=True)",
+                got=f"count {self.count:g}",
+                expected="a count above 1",
+                do="One position has no spread to estimate: use more rows, or the biased variance.",
+            )
         return biased * (self.count / (self.count - 1))
 
     def pack(self) -> Array:
@@ -118,8 +126,12 @@ class Moments:
         """
         size = packed.size // 2 if shape is None else int(np.prod(shape))
         if packed.shape != (2 * size + 1,):
-            raise ShapeError("packed moments", got=packed.shape, expected=f"({2 * size + 1},)",
-                             do="Pass the vector that Moments.pack() returned, or a sum of such vectors.")
+            raise ShapeError(
+                "packed moments",
+                got=packed.shape,
+                expected=f"({2 * size + 1},)",
+                do="Pass the vector that Moments.pack() returned, or a sum of such vectors.",
+            )
         shape = (size,) if shape is None else shape
         return cls(float(packed[-1]), packed[:size].reshape(shape), packed[size:-1].reshape(shape))
 
@@ -127,8 +139,12 @@ class Moments:
 def _reduced_axes(x: Array, axes: int | tuple[int, ...] | None) -> tuple[int, ...]:
     if axes is None:
         if x.ndim < 2:
-            raise ShapeError("x", got=x.shape, expected="rank 2 or more, channels on axis 1",
-                             do="Pass axes= to reduce something else.")
+            raise ShapeError(
+                "x",
+                got=x.shape,
+                expected="rank 2 or more, channels on axis 1",
+                do="Pass axes= to reduce something else.",
+            )
         return (0, *range(2, x.ndim))
     axes = (axes,) if isinstance(axes, int) else tuple(axes)
     if any(not -x.ndim <= a < x.ndim for a in axes):

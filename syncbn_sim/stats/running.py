@@ -20,8 +20,12 @@ def check_momentum(momentum: float | None) -> None:
         ArgumentError: 0, negative or above 1.
     """
     if momentum is not None and not 0 < momentum <= 1:
-        raise ArgumentError("momentum", got=momentum, expected="a number in (0, 1], or None for the cumulative average",
-                            do="It is the weight of the new value: 0.1 here is what Keras calls 0.9.")
+        raise ArgumentError(
+            "momentum",
+            got=momentum,
+            expected="a number in (0, 1], or None for the cumulative average",
+            do="It is the weight of the new value: 0.1 here is what Keras calls 0.9.",
+        )
 
 
 def updated(old: Array, new: Array, momentum: float | None, batches: int) -> Array:

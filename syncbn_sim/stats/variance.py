@@ -87,13 +87,17 @@ def chan_tree(x: Array) -> float:
     parts = [Part(1, value, x.dtype.type(0)) for value in x]
     while len(parts) > 1:
         pairs = [chan_merge(a, b) for a, b in zip(parts[::2], parts[1::2], strict=False)]
-        parts = pairs + parts[2 * len(pairs):]
+        parts = pairs + parts[2 * len(pairs) :]
     return float(parts[0].m2 / x.dtype.type(x.size))
 
 
 ALGORITHMS: dict[str, Algorithm] = {
-    "one-pass": one_pass, "shifted": shifted, "two-pass": two_pass,
-    "corrected two-pass": corrected_two_pass, "Welford": welford, "Chan tree": chan_tree,
+    "one-pass": one_pass,
+    "shifted": shifted,
+    "two-pass": two_pass,
+    "corrected two-pass": corrected_two_pass,
+    "Welford": welford,
+    "Chan tree": chan_tree,
 }
 
 

@@ -31,7 +31,10 @@ def with_averaged_statistics(model: M, comm: Communicator, rows_seen: float) -> 
             if total[-1] == 0:  # nobody has trained: all still hold the initial ones
                 continue
             mean, var = np.split(total[:-1] / total[-1], 2)
-            layer.running_mean, layer.running_var = mean.astype(layer.running_mean.dtype), var.astype(layer.running_var.dtype)
+            layer.running_mean, layer.running_var = (
+                mean.astype(layer.running_mean.dtype),
+                var.astype(layer.running_var.dtype),
+            )
     return copy
 
 
@@ -53,7 +56,7 @@ def predict(model: Module, x: Array, rows: int = 4096) -> Array:
     model.eval()
     try:
         with no_backward(model):
-            return np.concatenate([model(x[start:start + rows]) for start in range(0, max(len(x), 1), rows)])
+            return np.concatenate([model(x[start : start + rows]) for start in range(0, max(len(x), 1), rows)])
     finally:
         for module, training in modes:
             module.training = training

@@ -33,7 +33,12 @@ def normalised_entropy(logits: Array, labels: Array, comm: Communicator) -> floa
     """
     rate = _ratio(comm.allreduce(np.array([labels.sum(), float(len(labels))])), "normalised entropy")
     if not 0 < rate < 1:
-        raise CountError("normalised entropy", got=f"a base rate of {rate:g}", expected="rows of both classes", do="Evaluate on more rows.")
+        raise CountError(
+            "normalised entropy",
+            got=f"a base rate of {rate:g}",
+            expected="rows of both classes",
+            do="Evaluate on more rows.",
+        )
     entropy = -(rate * np.log(rate) + (1 - rate) * np.log1p(-rate))
     return log_loss(logits, labels, comm) / float(entropy)
 
@@ -57,7 +62,12 @@ def _pooled_auc(scores: Array, labels: Array) -> float:
     positive = labels > 0.5
     positives, negatives = int(positive.sum()), int((~positive).sum())
     if positives == 0 or negatives == 0:
-        raise CountError("AUC", got=f"{positives} positive and {negatives} negative rows", expected="both classes", do="Evaluate on more rows.")
+        raise CountError(
+            "AUC",
+            got=f"{positives} positive and {negatives} negative rows",
+            expected="both classes",
+            do="Evaluate on more rows.",
+        )
     _, place, ties = np.unique(scores, return_inverse=True, return_counts=True)
     mid_rank = np.cumsum(ties) - (ties - 1) / 2.0
     return float((mid_rank[place][positive].sum() - positives * (positives + 1) / 2.0) / (positives * negatives))

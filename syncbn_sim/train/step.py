@@ -13,7 +13,15 @@ from ..nn.module import Module, Parameter, check_no_contexts
 from ..optim.base import Optimizer
 
 
-def step(model: Module, loss: Loss, optimizer: Optimizer, comm: Communicator, x: Array, y: Array, weights: object | None = None) -> float:
+def step(
+    model: Module,
+    loss: Loss,
+    optimizer: Optimizer,
+    comm: Communicator,
+    x: Array,
+    y: Array,
+    weights: object | None = None,
+) -> float:
     """Trains on the union of all ranks' batches; every rank calls it, also with an empty batch.
 
     The gradient is that of the mean loss over all rows of all ranks: sum of the loss sums / sum of the counts. Where the global
@@ -47,7 +55,9 @@ def step(model: Module, loss: Loss, optimizer: Optimizer, comm: Communicator, x:
     return loss_sum / count
 
 
-def sum_gradients(parameters: Sequence[Parameter], loss_sum: float, count: float, comm: Communicator) -> tuple[float, float]:
+def sum_gradients(
+    parameters: Sequence[Parameter], loss_sum: float, count: float, comm: Communicator
+) -> tuple[float, float]:
     """Sums gradients, loss and count over the ranks in one fused float64 buffer, then divides the gradients once, by the global count.
 
     There is no world-size factor: a rank with more rows simply brings more.
@@ -61,6 +71,6 @@ def sum_gradients(parameters: Sequence[Parameter], loss_sum: float, count: float
     mean = total[:-2] / max(count, np.finfo(np.float64).tiny)
     start = 0
     for p in parameters:
-        p.grad = mean[start:start + p.data.size].reshape(p.data.shape).astype(p.data.dtype)
+        p.grad = mean[start : start + p.data.size].reshape(p.data.shape).astype(p.data.dtype)
         start += p.data.size
     return loss_sum, count

@@ -1,0 +1,38 @@
+# Two commands set everything up on a fresh machine: `make train` and `make test`.
+PYTHON ?= python3
+RANKS ?= 8
+BIN = .venv/bin
+
+.PHONY: help train test test-all lint oracle clean
+
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+
+.venv/train: pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet -e '.[all]'
+	touch $@
+
+.venv/dev: .venv/train
+	$(BIN)/pip install --quiet -e '.[dev]'
+	touch $@
+
+train: .venv/train ## install, then the main job on 8 MPI processes
+	$(BIN)/mpirun -n $(RANKS) $(BIN)/python mpi_examples/train.py
+
+test: .venv/dev lint ## install, lint, types, and all tests but the slow ones (under 5 minutes)
+	$(BIN)/python -m pytest -m 'not slow'
+
+test-all: .venv/dev lint oracle ## the slow tests and the torch oracle too (nightly)
+	$(BIN)/python -m pytest
+
+lint: .venv/dev ## ruff and mypy
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+
+oracle: .venv/dev ## torch, CPU, to compare with (the tests that need it are skipped without)
+	$(BIN)/pip install --quiet torch==2.13.0
+
+clean: ## remove the virtual environment and caches
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis

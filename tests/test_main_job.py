@@ -1,0 +1,208 @@
+"""The main job as a user runs it, and the effect it is there to show."""
+
+from __future__ import annotations
+
+import json
+import sys
+import tomllib
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import run, run_mpi
+
+from syncbn_sim.comm import launch
+from syncbn_sim.errors import ArgumentError
+from syncbn_sim.experiments import sorted_batches
+from syncbn_sim.experiments.arms import ARMS
+from syncbn_sim.experiments.result import Share
+from syncbn_sim.report.files import config_toml, write_run
+from syncbn_sim.report.text import sentence, table
+
+pytest.importorskip("tyro")
+SCRIPT = "mpi_examples/train.py"
+QUICK = ["--task", "digits", "--epochs", "1", "--seeds", "2"]
+
+
+def test_config_refuses() -> None:
+    for change, message in (
+        ({"task": "mnist"}, "digits or requests"),
+        ({"arms": ("sorted+synch",)}, r"Did you mean 'sorted\+sync'"),
+        ({"arms": ()}, "one arm or more"),
+        ({"seeds": 0}, "at least 1"),
+        ({"lr": 0.0}, "above 0"),
+        ({"rows": 1}, "at least 2 for an arm with local"),
+        ({"optimizer": "lion"}, "adam or sgd"),
+    ):
+        with pytest.raises(ArgumentError, match=message):
+            sorted_batches.Config(**change)
+
+
+@pytest.mark.timeout(110)
+def test_digits_collapse_under_local_batch_norm_and_recover_under_sync() -> None:
+    """Label-sorted digits, 8 ranks x 4, 5 seeds: the issue's thresholds, far inside the measured distance."""
+    pytest.importorskip("sklearn")
+    arms = ("iid+sync", "sorted+local", "sorted+sync", "iid+layer", "sorted+layer")
+    result = launch(sorted_batches.run, 8, "threads", args=(sorted_batches.Config(arms=arms, seeds=5),))[0]
+    accuracy = {arm: found["accuracy"].mean for arm, found in result.arms.items()}
+    assert accuracy["sorted+local"] <= 0.40
+    assert accuracy["sorted+sync"] >= 0.96
+    assert abs(accuracy["iid+layer"] - accuracy["sorted+layer"]) <= 0.015
+    assert result.recovery.mean > 0.95
+    assert (result.sync.allreduces_per_layer_forward, result.sync.allreduces_per_layer_backward) == (1, 1)
+    assert result.sync.bytes_per_step == 2 * 8 * ((2 * 64 + 1) + 2 * 64)
+    assert result.behind["sorted+sync"].rows == 8 * result.behind["sorted+local"].rows == 32
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_request_log_loses_auc_under_local_batch_norm_and_sync_recovers_most() -> None:
+    config = sorted_batches.Config(
+        task="requests", arms=("iid+local", "iid+sync", "sorted+local", "sorted+sync"), seeds=5
+    )
+    result = launch(sorted_batches.run, 8, "threads", args=(config,))[0]
+    assert result.differences["sorted+local"].mean <= -0.006
+    assert result.differences["sorted+local"].ci95[1] < 0
+    assert result.recovery.mean >= 0.60
+
+
+@pytest.fixture(scope="module")
+def quick_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, Path]]:
+    """The script on 2 ranks, as threads and under mpirun: stdout and the folder it wrote."""
+    found = {}
+    for backend in ("threads", "mpi"):
+        out = tmp_path_factory.mktemp(backend)
+        options = [*QUICK, "--out", str(out)]
+        if backend == "mpi":
+            done = run_mpi(2, SCRIPT, *options)
+        else:
+            done = run([sys.executable, SCRIPT, "--ranks", "2", *options])
+        assert done.returncode == 0, done.stderr
+        assert "step/s" in done.stderr  # the progress bar
+        assert done.stderr.count("step/s") == done.stderr.count("digits:")  # of one rank
+        found[backend] = (done.stdout, next(out.iterdir()))
+    return found
+
+
+@pytest.mark.parametrize("backend", ["threads", "mpi"])
+def test_script_prints_a_table_and_a_sentence_and_writes_a_folder(backend: str, quick_runs: dict) -> None:
+    stdout, folder = quick_runs[backend]
+    assert stdout.count(f"digits: 2 ranks ({backend}) x 4 images") == 1
+    assert all(f"\n{arm}" in stdout for arm in ARMS)
+    for words in ("points to iid", "effective", "all-reduce a layer forward", "order alone costs", "Written to"):
+        assert words in stdout
+    assert sorted(p.name for p in folder.iterdir()) == ["config.toml", "curves.png", "result.json"]
+    assert (folder / "curves.png").read_bytes()[:4] == b"\x89PNG"
+    config = tomllib.loads((folder / "config.toml").read_text())
+    assert config["ranks"] == 2
+    assert config["arms"] == list(ARMS)
+
+
+def test_result_json_has_its_fields(quick_runs: dict) -> None:
+    for backend, (_, folder) in quick_runs.items():
+        (task,) = json.loads((folder / "result.json").read_text())
+        assert (task["task"], task["ranks"], task["backend"]) == ("digits", 2, backend)
+        assert set(task["arms"]) == set(ARMS)
+        for metrics in task["arms"].values():
+            summary = metrics["accuracy"]
+            assert len(summary["values"]) == 2
+            assert summary["mean"] == pytest.approx(np.mean(summary["values"]))
+            assert summary["ci95"][0] <= summary["mean"] <= summary["ci95"][1]
+            assert 0 <= summary["mean"] <= 1
+        assert set(task["sync"]) == {
+            "allreduces_per_layer_forward",
+            "allreduces_per_layer_backward",
+            "bytes_per_step",
+            "share_of_step",
+        }
+        assert 0 < task["sync"]["share_of_step"] < 1
+        assert task["seconds"] > 0
+
+
+def test_threads_and_mpi_find_the_same(quick_runs: dict) -> None:
+    """float32 nets trained on sums that differ in the last bit: the same accuracy but for a few images of 449."""
+    a, b = (json.loads((folder / "result.json").read_text())[0]["arms"] for _, folder in quick_runs.values())
+    for arm in ARMS:
+        np.testing.assert_allclose(a[arm]["accuracy"]["values"], b[arm]["accuracy"]["values"], atol=0.02)
+
+
+def test_json_alone_on_stdout_and_config_file(tmp_path: Path) -> None:
+    (tmp_path / "c.toml").write_text('task = "digits"\nseeds = 1\nepochs = 1\narms = ["sorted+sync"]\nranks = 3\n')
+    out = tmp_path / "deep" / "runs"
+    done = run(
+        [sys.executable, SCRIPT, "--config", str(tmp_path / "c.toml"), "--ranks", "2", "--json", "--out", str(out)]
+    )
+    assert done.returncode == 0, done.stderr
+    (task,) = json.loads(done.stdout)
+    assert task["ranks"] == 2  # the command line wins over the file
+    assert list(task["arms"]) == ["sorted+sync"]
+    assert task["arms"]["sorted+sync"]["accuracy"]["ci95"] is None
+    assert task["recovery"] is None
+    assert len(list(out.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--arms", "sorted+snyc"], "Did you mean 'sorted+sync'"),
+        (["--rows", "1"], "at least 2"),
+        (["--ranks", "0"], "whole number"),
+        (["--sedes", "3"], "--seeds"),
+        (["--config", "nowhere.toml"], "nowhere.toml"),
+        (["--task", "digits", "--ranks", "2000"], "full step"),
+    ],
+)
+def test_bad_options_are_explained_and_nothing_is_written(options: list[str], message: str, tmp_path: Path) -> None:
+    done = run([sys.executable, SCRIPT, *options, "--out", str(tmp_path / "runs")])
+    assert done.returncode != 0
+    assert message in done.stderr + done.stdout
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "runs").exists()
+
+
+def test_bad_option_under_mpirun_is_explained_once() -> None:
+    done = run_mpi(3, SCRIPT, "--arms", "sorted+snyc")
+    assert done.returncode != 0
+    assert done.stderr.count("Did you mean") == 1
+
+
+def test_help_teaches() -> None:
+    done = run([sys.executable, SCRIPT, "--help"])
+    assert done.returncode == 0
+    for words in ("mpirun -n 8", "mean of means", "LayerNorm", "what the order costs", "intervals"):
+        assert words in done.stdout
+
+
+def test_run_folder_is_whole_or_absent(tmp_path: Path) -> None:
+    first = write_run(tmp_path, "digits", {"a.txt": b"1"})
+    second = write_run(tmp_path, "digits", {"a.txt": b"2"})  # in the same second
+    assert first != second
+    assert (second / "a.txt").read_bytes() == b"2"
+    with pytest.raises(TypeError):
+        write_run(tmp_path, "digits", {"a.txt": b"3", "b.txt": None})
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_config_toml_round_trips() -> None:
+    options = {"task": 'odd "name"\\', "lr": 3e-3, "seeds": 5, "arms": ("a", "b"), "rows": None}
+    assert tomllib.loads(config_toml(options)) == {"task": 'odd "name"\\', "lr": 3e-3, "seeds": 5, "arms": ["a", "b"]}
+
+
+def test_sentence_claims_a_gap_only_where_the_interval_does() -> None:
+    pytest.importorskip("sklearn")
+    config = sorted_batches.Config(
+        arms=("iid+local", "iid+sync", "sorted+local", "sorted+sync"), rows=300, epochs=1, seeds=2
+    )
+    result = launch(sorted_batches.run, 2, args=(config,))[0]
+    for interval, words in (
+        ((-0.02, 0.01), "nothing here for SyncBN to repair"),
+        ((-0.02, -0.01), "local batch norm falls from"),
+        (None, "One seed: no interval, so no claim"),
+    ):
+        judged = replace(result, differences={"sorted+local": Share(-0.015, interval)})
+        assert words in sentence(judged)
+    without = replace(result, recovery=None, recovery_against_iid_local=None)
+    assert "no clear gap between sorted+local and iid+sync" in table(without)
+    fewer = replace(result, arms={arm: found for arm, found in result.arms.items() if arm != "iid+local"})
+    assert "the comparison needs" in sentence(fewer)

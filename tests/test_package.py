@@ -1,0 +1,106 @@
+"""The package as it is installed: dependencies, import time, documents that must agree with the code."""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+import tomllib
+
+import pytest
+from conftest import ROOT, run
+
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+
+
+def test_import_needs_numpy_alone() -> None:
+    """Every third-party module but NumPy is made unimportable, then the package is imported and used."""
+    code = """
+import sys
+for name in ("mpi4py", "matplotlib", "tqdm", "tyro", "scipy", "sklearn", "threadpoolctl"):
+    sys.modules[name] = None
+import numpy as np, syncbn_sim as s
+y = s.comm.launch(lambda comm: s.nn.SyncBatchNorm(2, comm=comm)(np.random.rand(3, 2)), 2)
+assert len(y) == 2
+extra = {m.split(".")[0] for m in sys.modules} - set(sys.stdlib_module_names) - {"numpy", "syncbn_sim", "__main__"}
+print(sorted(m for m in extra if not m.startswith("_") and sys.modules.get(m) is not None))
+"""
+    done = run([sys.executable, "-I", "-c", code])
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout.replace("'", '"')) == []
+
+
+def test_import_is_quick() -> None:
+    code = "import time, numpy; t = time.perf_counter(); import syncbn_sim; print(time.perf_counter() - t)"
+    assert min(float(run([sys.executable, "-c", code]).stdout) for _ in range(5)) < 0.3
+
+
+def test_version_is_one() -> None:
+    import syncbn_sim
+
+    assert syncbn_sim.__version__ == PROJECT["version"]
+    assert f"## {PROJECT['version']}" in (ROOT / "CHANGELOG.md").read_text()
+
+
+def test_environment_yml_has_the_names_and_bounds_of_pyproject() -> None:
+    yaml = pytest.importorskip("yaml")
+    given = {
+        d for d in yaml.safe_load((ROOT / "environment.yml").read_text())["dependencies"] if isinstance(d, str)
+    } - {"pip"}
+    extras = PROJECT["optional-dependencies"]
+    wanted = {
+        *PROJECT["dependencies"],
+        *(d for name in ("mpi", "data", "plots", "cli") for d in extras[name]),
+        f"python{PROJECT['requires-python']}",
+    }
+    assert given == wanted
+
+
+def test_public_surface() -> None:
+    from syncbn_sim import comm, data, experiments, functional, nn, optim, stats, train
+
+    for module, names in (
+        (comm, "launch SerialCommunicator Communicator"),
+        (stats, "Moments"),
+        (nn, "BatchNorm SyncBatchNorm convert_sync_batchnorm revert_sync_batchnorm"),
+        (optim, "SGD Adam"),
+        (train, "step auc"),
+        (data, "Dataset batches"),
+        (experiments, "sorted_batches"),
+        (functional, "batch_norm"),
+    ):
+        for name in names.split():
+            assert hasattr(module, name), f"{module.__name__}.{name}"
+
+
+def test_readme_commands_exist() -> None:
+    readme, makefile = (ROOT / "README.md").read_text(), (ROOT / "Makefile").read_text()
+    targets = set(re.findall(r"make ([a-z-]+)", readme))
+    assert {"train", "test"} <= targets
+    assert all(re.search(rf"^{t}:", makefile, re.M) for t in targets)
+    for path in re.findall(r"\]\(([^)#]+)\)", readme):
+        assert path.startswith("http") or (ROOT / path).exists(), path
+
+
+def test_readme_code_runs() -> None:
+    """Every Python block of the README runs, and prints what stands in its comments."""
+    for block in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S):
+        done = run([sys.executable, "-c", block])
+        assert done.returncode == 0, done.stderr
+        promised = re.findall(r"# -> (.*)", block)
+        assert done.stdout.split("\n")[:-1] == promised
+
+
+def test_no_machine_or_registry_in_the_tree() -> None:
+    tracked = run(["git", "ls-files"]).stdout.split()
+    if not tracked:
+        pytest.skip("not a git checkout")
+    for name in tracked:
+        path = ROOT / name
+        if (
+            path.suffix in {".py", ".md", ".toml", ".yml", ".json", ""}
+            and path.is_file()
+            and name != "tests/test_package.py"
+        ):
+            text = path.read_text(errors="ignore")
+            assert not re.search(r"index-url|files\.pythonhosted|/root/|/work/", text), name
