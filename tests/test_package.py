@@ -82,6 +82,12 @@ def test_readme_commands_exist() -> None:
         assert path.startswith("http") or (ROOT / path).exists(), path
 
 
+def test_readme_shows_what_the_main_job_printed() -> None:
+    block = re.search(r"<!-- main job -->\n```text\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    assert block is not None
+    assert block[1] == (ROOT / "docs/results/main_job.txt").read_text()
+
+
 def test_readme_code_runs() -> None:
     """Every Python block of the README runs, and prints what stands in its comments."""
     for block in re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.S):

@@ -97,7 +97,7 @@ def _differences(axes: Axes, result: Result) -> None:
     axes.invert_yaxis()
     axes.set_xlabel(f"difference in {_NAMES[metric].replace('(%)', '(points)')}")
     axes.set_title(
-        f"against shuffled data, paired over {result.config['seeds']} seeds:\nmean, 95 % interval, each seed",
+        f"Against shuffled data, paired over {result.config['seeds']} seeds:\nmean, 95 % interval, each seed",
         fontsize=11,
         loc="left",
     )

@@ -40,7 +40,7 @@ def table(result: Result) -> str:
     ]
     title = (
         f"{result.task}: {result.ranks} ranks ({result.backend}) x {c['rows']} {task.rows_are}, sorted by "
-        f"{task.sorted_by}, {c['epochs']} epochs, {c['seeds']} seeds, {result.seconds:.0f} s"
+        f"{task.sorted_by}, {_count(c['epochs'], 'epoch')}, {_count(c['seeds'], 'seed')}, {result.seconds:.0f} s"
     )
     return "\n".join([title, "", *lines, "", *_lines_below(result)])
 
@@ -113,6 +113,10 @@ def sentence(result: Result) -> str:
             "doing, which no batch norm repairs."
         )
     return text if change.ci95 else f"{text} (One seed: no interval, so no claim.)"
+
+
+def _count(n: int, what: str) -> str:
+    return f"{n} {what}" if n == 1 else f"{n} {what}s"
 
 
 def _value(s: Summary, factor: float, decimals: int) -> str:
