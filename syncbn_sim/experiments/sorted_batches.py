@@ -245,14 +245,14 @@ def _summarise(
         intra_class_correlation=rho,
         behind=behind,
         sync=_sync_cost(comm, runs),
-        curves={
-            arm: {
-                "step": [float(step) for step, _ in found[0].curve],
-                task.metric: np.mean([[m for _, m in run.curve] for run in found], axis=0).tolist(),
-            }
-            for arm, found in runs.items()
-        },
+        curves={arm: _mean_curve(found, task.metric) for arm, found in runs.items()},
     )
+
+
+def _mean_curve(runs: list[Run], metric: str) -> dict[str, list[float]]:
+    """The metric while training, averaged over seeds."""
+    steps = [float(step) for step, _ in runs[0].curve]
+    return {"step": steps, metric: np.mean([[value for _, value in run.curve] for run in runs], axis=0).tolist()}
 
 
 def _sync_cost(comm: Communicator, runs: dict[str, list[Run]]) -> SyncCost | None:
