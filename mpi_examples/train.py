@@ -15,7 +15,7 @@ import sys
 import tomllib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, fields, replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
@@ -25,12 +25,16 @@ from tqdm import tqdm
 
 from syncbn_sim.comm import Communicator, launch
 from syncbn_sim.comm.mpi_start import world_rank, world_size
+from syncbn_sim.data import Source
 from syncbn_sim.errors import ArgumentError, SyncBNError
 from syncbn_sim.experiments import sorted_batches
 from syncbn_sim.experiments.arms import ARMS
+from syncbn_sim.experiments.inspect_log import inspect
 from syncbn_sim.experiments.result import Result
+from syncbn_sim.experiments.tasks import Task, own_task
 from syncbn_sim.report.files import config_toml, result_json, write_run
-from syncbn_sim.report.text import sentence, table
+from syncbn_sim.report.progress import reading
+from syncbn_sim.report.text import inspection_table, sentence, table
 
 WITHOUT_MPI = 8  # ranks where nobody said how many
 
@@ -39,9 +43,9 @@ WITHOUT_MPI = 8  # ranks where nobody said how many
 class Options:
     """What to train. Anything left out takes the task's own default."""
 
-    task: Literal["digits", "requests", "both"] = "both"
-    """digits: scikit-learn's handwritten digits, sorted by class. requests: a synthetic click log, sorted by user,
-    judged on users it never saw."""
+    task: str = "both"
+    """digits, requests, both, or a file of your own (.csv, .npz). digits: scikit-learn's handwritten digits, sorted by
+    class. requests: a synthetic click log, sorted by user, judged on users it never saw."""
     ranks: int | None = None
     """Number of ranks. Under mpirun: the number of processes. Without: that many threads (1: serial); default 8."""
     rows: int | None = None
@@ -62,6 +66,18 @@ class Options:
     """Of data and weights. Statistics are summed in float64 either way."""
     out: str = "runs"
     """Folder under which <task>-<time>/ with result.json, curves.png and config.toml appears."""
+    label: str = ""
+    """Own .csv: the column to predict. Two values: AUC and log loss; a few: accuracy; numbers: R^2."""
+    entity: str = ""
+    """Own .csv: the key by which rows belong together (user, session, site); "sorted" means sorted by it."""
+    features: tuple[str, ...] = ()
+    """Own .csv: columns to learn from (default: all but label, entity, and what looks like a date or an identifier)."""
+    missing: Literal["refuse", "impute"] = "refuse"
+    """Own .csv: what to do with missing values. impute: the training mean; for text, a category of their own."""
+    width: int = 32
+    """Own .csv: columns for a text feature, one-hot up to so many different texts, hashed beyond."""
+    delimiter: str = ","
+    """Own .csv: between fields."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print result.json on stdout and nothing else there."""
     config: str | None = None
@@ -77,9 +93,11 @@ def main() -> None:
             shared = {
                 name: getattr(options, name) for name in ("arms", "seeds", "rows", "epochs", "lr", "optimizer", "dtype")
             }
+            own = options.task.endswith(sorted_batches.OWN_FILES)
+            source = Source(options.task, *(getattr(options, f.name) for f in fields(Source)[1:])) if own else None
             configs = [sorted_batches.Config(task=task, **shared) for task in tasks]
         ranks = WITHOUT_MPI if options.ranks is None and world_size() is None else options.ranks
-        launch(train_and_report, ranks, args=(configs, options))
+        launch(train_and_report, ranks, args=(configs, options, source))
     except KeyboardInterrupt:
         sys.exit("interrupted: nothing was written")
     except SyncBNError as error:
@@ -97,16 +115,30 @@ def one_voice() -> Iterator[None]:
         yield
 
 
-def train_and_report(comm: Communicator, configs: list[sorted_batches.Config], options: Options) -> None:
+def train_and_report(
+    comm: Communicator, configs: list[sorted_batches.Config], options: Options, source: Source | None
+) -> None:
     """Runs on every rank: trains task after task; rank 0 prints each table as soon as it is there."""
+    task = read_own(comm, source, configs[0].rows, quiet=options.json) if source else None
     results: list[Result] = []
     for config in configs:
         with tqdm(desc=config.task, unit="step", disable=comm.rank > 0, leave=False, mininterval=0.3) as bar:
-            results.append(sorted_batches.run(comm, config, partial(move, bar)))
+            results.append(sorted_batches.run(comm, config, partial(move, bar), task))
         if comm.rank == 0 and not options.json:
             print(table(results[-1]), "", sep="\n", flush=True)
     if comm.rank == 0:
         report(results, replace(options, ranks=comm.size, config=None))
+
+
+def read_own(comm: Communicator, source: Source, rows: int | None, quiet: bool) -> Task:
+    """Reads a user's own log on rank 0, and says what is in it."""
+    with reading(source.path, show=comm.rank == 0) as on_bytes:
+        task = own_task(comm, source, on_bytes)
+    if task.log and not quiet:
+        log = task.log
+        found = inspect(log.x, log.names, log.entity, task.sorted_by, rows or task.rows, comm.size)
+        print(*log.notes, "", inspection_table(found), "", sep="\n", flush=True)
+    return task
 
 
 def move(bar: tqdm, done: int, total: int, arm: str) -> None:
@@ -126,7 +158,7 @@ def report(results: list[Result], options: Options) -> None:
         "curves.png": order_gap(results),
         "config.toml": config_toml(kept).encode(),
     }
-    folder = write_run(Path(options.out), options.task, files)
+    folder = write_run(Path(options.out), Path(options.task).stem, files)
     if options.json:
         print(result_json(results), end="", flush=True)
         return
@@ -140,7 +172,10 @@ def read_options(arguments: list[str]) -> Options:
     finder.add_argument("--config")
     file = finder.parse_known_args(arguments)[0].config
     options = tyro.cli(Options, args=[*options_in(file), *arguments] if file else arguments, description=__doc__)
-    return replace(options, arms=tuple(arm for part in options.arms for arm in part.split(",") if arm))
+    split = {
+        name: tuple(x for part in getattr(options, name) for x in part.split(",") if x) for name in ("arms", "features")
+    }
+    return replace(options, **split)
 
 
 def options_in(file: str) -> list[str]:

@@ -61,10 +61,10 @@ class CollectiveMismatchError(CommunicatorError):
     """The ranks do not all take part in the same collective.
 
     Attributes:
-        told_by_rank_0: this rank need not print it, rank 0 of the communicator does.
+        told_elsewhere: another rank of the communicator prints it; this one need not.
     """
 
-    told_by_rank_0 = False
+    told_elsewhere = False
 
 
 class DeadlockError(CommunicatorError):

@@ -30,7 +30,7 @@ def test_every_rank_gets_equally_many_batches_and_every_row_comes_once(total: in
 def test_batches_refuse() -> None:
     with pytest.raises(ArgumentError, match="at least 1 row"):
         list(data.batches(np.arange(3), 0, 1, 0))
-    with pytest.raises(ArgumentError, match="full step"):
+    with pytest.raises(DataError, match="full step"):
         list(data.batches(np.arange(3), 0, 2, 2, drop_last=True))
     with pytest.raises(DataError, match="equally many"):
         data.Dataset(np.ones((2, 1)), np.ones(3), np.ones(2))

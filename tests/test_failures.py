@@ -122,7 +122,7 @@ def test_skipped_layer_is_named_without_a_board() -> None:
             CollectiveMismatchError, match=r"rank 1 \(differs\): allreduce max float64 \(2,\) \(call 2\)"
         ) as caught:
             checked.allreduce(np.ones(2), "max" if comm.rank == 1 else "sum")
-        return caught.value.told_by_rank_0
+        return caught.value.told_elsewhere
 
     assert launch(differ, 3) == [False, True, True]
 

@@ -196,7 +196,7 @@ def test_sentence_claims_a_gap_only_where_the_interval_does() -> None:
     )
     result = launch(sorted_batches.run, 2, args=(config,))[0]
     for interval, words in (
-        ((-0.02, 0.01), "nothing here for SyncBN to repair"),
+        ((-0.02, 0.01), "sorting is not your problem"),
         ((-0.02, -0.01), "local batch norm falls from"),
         (None, "One seed: no interval, so no claim"),
     ):

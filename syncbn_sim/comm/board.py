@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 _DEPTH = 64  # a rank can run ahead of a broadcast it has sent, but not this far
+LATECOMERS = 1.0  # seconds that a rank which has found a mismatch waits for the others' calls, to name them all
 _NOTICE = np.dtype([("number", np.int64), ("asked", "S128"), ("where", "S256")])
 
 
@@ -26,12 +28,12 @@ class Board:
         """Collective over `comm`, whose ranks must share memory."""
         from mpi4py import MPI
 
-        size = _NOTICE.itemsize * _DEPTH * comm.size
+        size = _NOTICE.itemsize * (_DEPTH + 1) * comm.size  # the last column: who tells of a mismatch
         self._window = MPI.Win.Allocate_shared(size if comm.rank == 0 else 0, 1, comm=comm)
         memory: Any = self._window.Shared_query(0)[0]
-        self._notices = np.frombuffer(memory, _NOTICE).reshape(comm.size, _DEPTH)
+        self._notices = np.frombuffer(memory, _NOTICE).reshape(comm.size, _DEPTH + 1)
         self._rank = comm.rank
-        self._notices[self._rank]["number"] = 0
+        self._notices["number"][self._rank] = 0
         comm.Barrier()
 
     @staticmethod
@@ -46,7 +48,7 @@ class Board:
             node.Free()
 
     def pin(self, call: Call) -> dict[int, Call] | None:
-        """Announces this rank's next call. Returns everybody's, where one of those already announced differs, else None."""
+        """Announces this rank's next call. Returns everybody's, if one of those announced so far differs, else None."""
         column = self._notices[:, call.number % _DEPTH]
         asked = f"{call.op}\0{call.detail}".encode()[:128]
         mine = column[self._rank : self._rank + 1]
@@ -55,13 +57,28 @@ class Board:
         there = column["number"] == call.number
         if (column["asked"][there] == asked).all():
             return None
-        return {int(rank): _read(column[rank]) for rank in np.flatnonzero(there)}
+        deadline = time.monotonic() + LATECOMERS
+        while (column["number"] != call.number).any() and time.monotonic() < deadline:
+            time.sleep(0.01)
+        return {rank: self._call(rank, call.number) for rank in range(len(column))}
+
+    def accuse(self) -> bool:
+        """Whether this rank is the first to have found a mismatch, and so the one to tell it."""
+        accuser = self._notices[:1, _DEPTH]
+        if accuser["number"][0] == 0:
+            accuser["number"] = self._rank + 1
+        return bool(accuser["number"][0] == self._rank + 1)
+
+    def _call(self, rank: int, number: int) -> Call:
+        """A rank's call of this number, or, where it has not come so far, its latest."""
+        row = self._notices[rank, :_DEPTH]
+        notice = row[number % _DEPTH]
+        if notice["number"] != number:
+            notice = row[row["number"].argmax()]
+        op, _, detail = notice["asked"].decode().partition("\0")
+        late = "" if notice["number"] == number else "not here; its last was "
+        return Call(late + op, detail, int(notice["number"]), notice["where"].decode())
 
     def close(self) -> None:
         """Frees the memory. Collective."""
         self._window.Free()
-
-
-def _read(notice: np.void) -> Call:
-    op, _, detail = notice["asked"].decode().partition("\0")
-    return Call(op, detail, int(notice["number"]), notice["where"].decode())

@@ -42,7 +42,7 @@ class CheckedCommunicator(Communicator):
             calls = self._exchange(call)
         if calls is not None:
             error = mismatch(calls)
-            error.told_by_rank_0 = self.board is None and self.rank != 0
+            error.told_elsewhere = not self.board.accuse() if self.board else self.rank != 0
             raise error
 
     def _exchange(self, call: Call) -> dict[int, Call] | None:

@@ -150,7 +150,6 @@ def _launch_mpi(
         return gathered
     except BaseException as error:
         abort_with_traceback(inner.rank, error)
-        raise
     finally:
         if previous is not None:
             signal.signal(signal.SIGINT, previous)

@@ -10,12 +10,12 @@ import time
 import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import numpy as np
 
 from ..arrays import Array
-from ..errors import CollectiveMismatchError
+from ..errors import CollectiveMismatchError, DataError
 from .base import Communicator
 from .calls import code_lines, describe
 
@@ -165,15 +165,17 @@ def _parse(message: Array) -> Array:
     return message[end:].copy().view(dtype).reshape(shape)
 
 
-def abort_with_traceback(rank: int, error: BaseException) -> None:
+def abort_with_traceback(rank: int, error: BaseException) -> NoReturn:
     """Prints this rank's traceback, each line with its rank, and ends every process of the job.
 
-    A mismatch is raised on all ranks of a communicator: its rank 0 speaks for all, the others only if it should not.
+    Of a mismatch that several ranks have found, one tells; the others speak only if that one should not.
     """
     from mpi4py import MPI
 
-    if isinstance(error, CollectiveMismatchError) and error.told_by_rank_0:
+    if isinstance(error, CollectiveMismatchError) and error.told_elsewhere:
         time.sleep(GRACE)
-    lines = "".join(traceback.format_exception(error)).splitlines()
-    say("\n".join(f"[rank {rank}] {line}" for line in lines))
+    # What is wrong with a user's file needs no stack; everything else does.
+    told = str(error) if isinstance(error, DataError) else "".join(traceback.format_exception(error))
+    say("\n".join(f"[rank {rank}] {line}" for line in told.splitlines()))
     MPI.COMM_WORLD.Abort(1)
+    os._exit(1)  # Abort may return before it has ended this process, and nobody above should speak again

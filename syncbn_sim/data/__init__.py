@@ -3,14 +3,18 @@
 from .dataset import Dataset, Split, share
 from .digits import load_digits, split_digits
 from .orders import batches, iid, sorted_by_entity, steps_per_epoch
+from .own_log import Log, Source, read_log
 from .request_log import request_log
 
 __all__ = [
     "Dataset",
+    "Log",
+    "Source",
     "Split",
     "batches",
     "iid",
     "load_digits",
+    "read_log",
     "request_log",
     "share",
     "sorted_by_entity",

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 
 from ..arrays import Array
-from ..errors import ArgumentError
+from ..errors import ArgumentError, DataError
 
 Order = Callable[[Array, np.random.Generator], Array]
 
@@ -42,7 +42,8 @@ def batches(order: Array, rank: int, size: int, rows: int, drop_last: bool = Fal
         drop_last: use only as many rows as fill every batch of every rank; without synchronisation a last batch of one row has no variance.
 
     Raises:
-        ArgumentError: `rows` below 1, or not even one full batch a rank to keep.
+        ArgumentError: `rows` below 1.
+        DataError: not even one full batch a rank to keep.
     """
     steps = steps_per_epoch(len(order), size, rows, drop_last)
     if drop_last:
@@ -57,9 +58,9 @@ def steps_per_epoch(total: int, size: int, rows: int, drop_last: bool = False) -
     if rows < 1:
         raise ArgumentError("rows", got=rows, expected="at least 1 row a rank and step", do="Try 32.")
     if drop_last and total < size * rows:
-        raise ArgumentError(
+        raise DataError(
             "rows",
-            got=f"{rows} rows on each of {size} ranks, but {total} rows in all",
+            got=f"{rows} rows on each of {size} ranks, but {total} training rows in all",
             expected="at least one full step",
             do="Use fewer ranks or fewer rows a rank.",
         )

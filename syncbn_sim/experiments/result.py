@@ -52,6 +52,9 @@ class Result:
     """All that one run of the experiment found. Its fields are those of result.json."""
 
     task: str
+    rows_are: str
+    sorted_by: str
+    metric: str
     ranks: int
     backend: str
     seconds: float

@@ -23,6 +23,8 @@ from .tasks import TASKS, Task, mlp
 
 OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {"adam": optim.Adam, "sgd": partial(optim.SGD, momentum=0.9)}
 CURVE_POINTS = 5
+ENOUGH_STEPS = 400  # where the task does not say how many epochs
+OWN_FILES = (".csv", ".npz")
 OnStep = Callable[[int, int, str], None]
 
 
@@ -31,7 +33,7 @@ class Config:
     """One run of the experiment; None = the task's own default.
 
     Attributes:
-        task: "digits" or "requests".
+        task: "digits", "requests", or the path of a user's own log.
         arms: which "order+norm" pairs to train.
         seeds: number of repetitions, each with its own data, weights and orders; the same ones for all arms.
         rows: rows a rank and step.
@@ -51,11 +53,15 @@ class Config:
     dtype: str = "float32"
 
     def __post_init__(self) -> None:
-        for name, choices in (("task", TASKS), ("optimizer", OPTIMIZERS), ("dtype", ("float32", "float64"))):
+        for name, choices in (("optimizer", OPTIMIZERS), ("dtype", ("float32", "float64"))):
             if getattr(self, name) not in choices:
                 raise ArgumentError(
                     name, got=repr(getattr(self, name)), expected=" or ".join(choices), do="See --help."
                 )
+        if self.task not in TASKS and not self.task.endswith(OWN_FILES):
+            raise ArgumentError(
+                "task", got=repr(self.task), expected="digits or requests, or a .csv or .npz file", do="See --help."
+            )
         for name in ("seeds", "rows", "epochs"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
@@ -91,25 +97,30 @@ class Run:
     cost: tuple[float, float, int] | None
 
 
-def run(comm: Communicator, config: Config, on_step: OnStep = lambda done, total, arm: None) -> Result:
+def run(
+    comm: Communicator, config: Config, on_step: OnStep = lambda done, total, arm: None, task: Task | None = None
+) -> Result:
     """Trains every arm for every seed on the ranks of `comm`, and summarises. Same result on every rank but for the times.
 
     Args:
         comm: the ranks.
         config: what to train.
         on_step: called after each training step with (steps done, steps in all, arm); for a progress bar.
+        task: default: the one that `config` names. For a user's own log: what `own_task` returned.
 
     Raises:
-        ArgumentError: the training set has fewer rows than one step of all ranks needs.
+        DataError: the training set has fewer rows than one step of all ranks needs.
     """
     start = time.perf_counter()
-    task = TASKS[config.task]
+    task = task or TASKS[config.task]
     rows = config.rows or task.rows
     config = replace(config, rows=rows, epochs=config.epochs or task.epochs)
     runs: dict[str, list[Run]] = {arm: [] for arm in config.arms}
     for seed in range(config.seeds):
         split = share(partial(task.split, comm.size, rows, seed, config.dtype), comm)
         if seed == 0:
+            steps = steps_per_epoch(len(split.train), comm.size, rows, drop_last=True)
+            config = replace(config, epochs=config.epochs or max(1, round(ENOUGH_STEPS / steps)))
             rho, behind = _behind(split.train, config.arms, comm.size, rows)
         for arm in config.arms:
             show = partial(_show, on_step, sum(map(len, runs.values())), len(config.arms) * config.seeds, arm)
@@ -126,7 +137,7 @@ class _Training:
 
     def __init__(self, comm: Communicator, task: Task, config: Config, arm: Arm, split: Split, seed: int) -> None:
         self.comm, self.task, self.config, self.arm, self.split, self.seed = comm, task, config, arm, split, seed
-        self.rows, self.epochs = config.rows or task.rows, config.epochs or task.epochs
+        self.rows, self.epochs = config.rows or task.rows, config.epochs or 1
         self.ledger = LedgerCommunicator(comm)  # what the norm layers say, apart from the sum of the gradients
         self.model = mlp(
             split.train.x.shape[1],
@@ -226,6 +237,9 @@ def _summarise(
     rank0 = {arm: [run.rank0_metrics for run in found if run.rank0_metrics] for arm, found in runs.items()}
     return Result(
         task=task.name,
+        rows_are=task.rows_are,
+        sorted_by=task.sorted_by,
+        metric=task.metric,
         ranks=comm.size,
         backend=comm.backend,
         seconds=seconds,

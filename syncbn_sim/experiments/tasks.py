@@ -1,17 +1,20 @@
-"""The two tasks of the main job: their data, network, loss, metrics and defaults."""
+"""What the main job can be run on: data, network, loss, metrics and defaults of each task."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from .. import nn
 from ..arrays import Array
 from ..comm.base import Communicator
-from ..data import Split, load_digits, request_log, split_digits
-from ..train import accuracy, auc, log_loss, normalised_entropy
+from ..data import Log, Source, Split, load_digits, read_log, request_log, split_digits
+from ..data.delimited import OnBytes
+from ..errors import DataError
+from ..train import accuracy, auc, log_loss, normalised_entropy, r_squared
 
 Metric = Callable[[Array, Array, Communicator], float]
 HIDDEN = 64
@@ -22,15 +25,17 @@ class Task:
     """What is learned, and how it is judged.
 
     Attributes:
-        name: "digits" or "requests".
+        name: "digits", "requests", or that of a user's file.
         rows_are: what a row is, in the plural.
         sorted_by: what "sorted" means here.
         metric: the main one of `metrics`, the higher the better; a fraction.
         metrics: name -> function of (logits, labels, comm).
         outputs: K, the width of the last layer.
         loss: builds the loss.
-        rows, epochs, momentum: defaults: rows a rank, passes over the training set, weight of the new running statistics.
-        split: (ranks, rows a rank, seed, dtype) -> training and test set.
+        rows, epochs, momentum: defaults: rows a rank, passes over the training set (None: about 400 steps), weight of the
+            new running statistics.
+        split: (ranks, rows a rank, seed, dtype) -> training and test set; called on rank 0 only.
+        log: a user's own data, on rank 0.
     """
 
     name: str
@@ -41,9 +46,10 @@ class Task:
     outputs: int
     loss: Callable[[], nn.Loss]
     rows: int
-    epochs: int
+    epochs: int | None
     momentum: float
     split: Callable[[int, int, int, str], Split]
+    log: Log | None = None
 
 
 DIGITS = Task(
@@ -77,6 +83,43 @@ REQUESTS = Task(
 )
 
 TASKS = {task.name: task for task in (DIGITS, REQUESTS)}
+
+_KINDS: dict[str, tuple[dict[str, Metric], Callable[[], nn.Loss]]] = {
+    "binary": ({"auc": auc, "logloss": log_loss, "ne": normalised_entropy}, nn.BCEWithLogitsLoss),
+    "classes": ({"accuracy": accuracy}, nn.CrossEntropyLoss),
+    "numbers": ({"r2": r_squared}, nn.MSELoss),
+}
+
+
+def own_task(comm: Communicator, source: Source, on_bytes: OnBytes = lambda n: None) -> Task:
+    """A user's own log as a task. Rank 0 reads it; the others learn its kind, and get their rows with each split.
+
+    Raises:
+        DataError: on rank 0, if the file cannot be used.
+    """
+    log = read_log(source, on_bytes) if comm.rank == 0 else None
+    kind, outputs = comm.bcast((log.kind, int(log.y.max()) + 1 if log.kind == "classes" else 1) if log else None)
+    metrics, loss = _KINDS[kind]
+
+    def split(ranks: int, rows: int, seed: int, dtype: str) -> Split:
+        if log is None:
+            raise DataError("own log", got="a split on another rank than 0", expected="rank 0", do="Use data.share.")
+        return log.split(seed, dtype)
+
+    return Task(
+        name=Path(source.path).stem,
+        rows_are="rows",
+        sorted_by=source.entity or "entity",
+        metric=next(iter(metrics)),
+        metrics=metrics,
+        outputs=outputs,
+        loss=loss,
+        rows=32,
+        epochs=None,
+        momentum=0.05,
+        split=split,
+        log=log,
+    )
 
 
 def mlp(features: int, outputs: int, norm: Callable[[int], nn.Module | None], seed: int, dtype: str) -> nn.Sequential:

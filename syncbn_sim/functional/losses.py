@@ -52,3 +52,13 @@ def binary_cross_entropy_with_logits(logits: Array, labels: Array) -> tuple[Arra
 def binary_cross_entropy_with_logits_backward(probabilities: Array, labels: Array) -> Array:
     """D loss_i / d z_i = p_i - y_i."""
     return probabilities - labels
+
+
+def squared_error(predictions: Array, labels: Array) -> Array:
+    """loss_i = (z_i - y_i)^2 for (N,) predictions and labels."""
+    return (predictions.astype(np.float64) - labels) ** 2
+
+
+def squared_error_backward(predictions: Array, labels: Array) -> Array:
+    """d loss_i / d z_i = 2 (z_i - y_i)."""
+    return 2.0 * (predictions.astype(np.float64) - labels)

@@ -7,7 +7,7 @@ from .containers import Sequential
 from .convert import convert_sync_batchnorm, revert_sync_batchnorm
 from .layer_norm import LayerNorm
 from .linear import Linear
-from .losses import BCEWithLogitsLoss, CrossEntropyLoss, Loss
+from .losses import BCEWithLogitsLoss, CrossEntropyLoss, Loss, MSELoss
 from .module import Module, Parameter, check_no_contexts, no_backward
 from .sync_batch_norm import SyncBatchNorm
 
@@ -20,6 +20,7 @@ __all__ = [
     "LayerNorm",
     "Linear",
     "Loss",
+    "MSELoss",
     "Module",
     "Parameter",
     "ReLU",

@@ -11,6 +11,8 @@ from ..functional.losses import (
     binary_cross_entropy_with_logits_backward,
     softmax_cross_entropy,
     softmax_cross_entropy_backward,
+    squared_error,
+    squared_error_backward,
 )
 
 
@@ -132,3 +134,25 @@ class BCEWithLogitsLoss(Loss):
     def gradients(self, probabilities: Array, labels: Array) -> Array:
         """P - y in the logits' shape."""
         return binary_cross_entropy_with_logits_backward(probabilities, labels.reshape(probabilities.shape))
+
+
+class MSELoss(Loss):
+    """Squared error: predictions (N,) or (N, 1), numeric labels (N,)."""
+
+    def check(self, logits: Array, labels: Array) -> None:
+        """Refuses wrong shapes."""
+        if logits.shape not in (labels.shape, (*labels.shape, 1)) or labels.ndim != 1:
+            raise ShapeError(
+                "squared error",
+                got=f"predictions {logits.shape}, labels {labels.shape}",
+                expected="(N,) or (N, 1), and (N,)",
+                do="One prediction and one label a row.",
+            )
+
+    def values(self, logits: Array, labels: Array) -> tuple[Array, Array]:
+        """Losses, and the predictions, which is all that the gradient needs."""
+        return squared_error(logits.reshape(-1), labels), logits
+
+    def gradients(self, probabilities: Array, labels: Array) -> Array:
+        """2 (z - y) in the predictions' shape."""
+        return squared_error_backward(probabilities, labels.reshape(probabilities.shape))

@@ -11,12 +11,13 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ..experiments.arms import Arm
+from ..experiments.inspect_log import Inspection
 from ..experiments.result import Result
-from ..experiments.tasks import TASKS
+from ..stats import design_effect, predicted_sd_of_mean
 
 # Okabe & Ito's colours, told apart by colour-blind readers too; the order of the data is the line style.
 _COLOURS = {"local": "#D55E00", "sync": "#0072B2", "averaged": "#E69F00", "layer": "#009E73", "none": "#555555"}
-_NAMES = {"accuracy": "test accuracy (%)", "auc": "AUC on unseen users (%)"}
+_NAMES = {"accuracy": "test accuracy (%)", "auc": "AUC on unseen users (%)", "r2": "R^2 (%)"}
 
 
 def order_gap(results: Sequence[Result]) -> bytes:
@@ -30,6 +31,42 @@ def order_gap(results: Sequence[Result]) -> bytes:
     for (left, right), result in zip(axes, results, strict=True):
         _curves(left, result)
         _differences(right, result)
+    return _png(figure)
+
+
+def batch_means(found: Inspection) -> bytes:
+    """Means of single local batches, in each order, against the population: one row of dots an order, and the predicted spread.
+
+    Returns:
+        A PNG.
+    """
+    figure = Figure(figsize=(9, 4.2), layout="constrained")
+    axes = figure.subplots()
+    rho = max(found.correlation[found.most_alike], 0.0)
+    rng = np.random.default_rng(0)
+    for place, reading in enumerate(found.readings.values()):
+        colour = ("#555555", "#D55E00", "#0072B2")[place]
+        means = np.array(reading.batch_means)
+        axes.plot(means, place + rng.uniform(-0.25, 0.25, len(means)), ".", color=colour, markersize=4, alpha=0.6)
+        sd = predicted_sd_of_mean(1.0, found.rows_a_rank, design_effect(reading.cluster_size, rho))
+        axes.errorbar(0, place, xerr=2 * sd, color="black", capsize=6, linewidth=2, zorder=3)
+    axes.axvline(0, color="black", linewidth=1)
+    axes.set_yticks(range(len(found.readings)), list(found.readings))
+    axes.invert_yaxis()
+    axes.set_xlabel(f"mean of {found.most_alike!r} over one batch, in sd of the feature (0: the population)")
+    spread = {name: float(np.std(reading.batch_means)) for name, reading in found.readings.items()}
+    wider = spread["sorted"] / max(spread["shuffled"], 1e-12)
+    axes.set_title(
+        f"Batches of {found.rows_a_rank} rows: means scatter {wider:.1f} x as far when sorted by {found.sorted_by}\n"
+        "dots: batches; bars: predicted +- 2 sd, sigma sqrt(deff / n)",
+        fontsize=11,
+        loc="left",
+    )
+    axes.grid(alpha=0.25, axis="x")
+    return _png(figure)
+
+
+def _png(figure: Figure) -> bytes:
     png = io.BytesIO()
     figure.savefig(png, format="png", dpi=130)
     return png.getvalue()
@@ -45,7 +82,7 @@ def _style(arm: str) -> dict[str, Any]:
 
 
 def _curves(axes: Axes, result: Result) -> None:
-    metric = TASKS[result.task].metric
+    metric = result.metric
     ends = {}
     for arm, curve in result.curves.items():
         axes.plot(
@@ -61,9 +98,7 @@ def _curves(axes: Axes, result: Result) -> None:
     axes.set_xlabel("training step")
     axes.set_ylabel(_NAMES[metric])
     axes.set_title(
-        f"{result.ranks} ranks x {result.config['rows']} {TASKS[result.task].rows_are}: {_finding(result)}",
-        fontsize=11,
-        loc="left",
+        f"{result.ranks} ranks x {result.config['rows']} {result.rows_are}: {_finding(result)}", fontsize=11, loc="left"
     )
     axes.grid(alpha=0.25)
     axes.legend(fontsize=8, ncols=2, title="solid: sorted, dashed: shuffled (iid)", title_fontsize=8)
@@ -71,7 +106,7 @@ def _curves(axes: Axes, result: Result) -> None:
 
 def _differences(axes: Axes, result: Result) -> None:
     """Each arm against its shuffled twin, seed by seed: the spread between seeds, which all arms share, drops out."""
-    metric = TASKS[result.task].metric
+    metric = result.metric
     axes.axvline(0, color="black", linewidth=1)
     for place, (arm, share) in enumerate(result.differences.items()):
         twin = Arm.parse(arm).iid_twin
@@ -105,11 +140,10 @@ def _differences(axes: Axes, result: Result) -> None:
 
 
 def _finding(result: Result) -> str:
-    task = TASKS[result.task]
     change = result.differences.get("sorted+local")
     if change is None or "sorted+sync" not in result.differences:
-        return f"{result.task}: {_NAMES[task.metric]} by arm"
+        return f"{result.task}: {_NAMES[result.metric]} by arm"
     if change.ci95 and change.ci95[1] < 0:
         back = f",\nSyncBN wins back {100 * result.recovery.mean:.0f} % of the gap" if result.recovery else ""
-        return f"sorting by {task.sorted_by} costs local BN {-100 * change.mean:.1f} points{back}"
-    return f"sorting by {task.sorted_by} does not clearly hurt local BN"
+        return f"sorting by {result.sorted_by} costs local BN {-100 * change.mean:.1f} points{back}"
+    return f"sorting by {result.sorted_by} does not clearly hurt local BN"

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from ..experiments.inspect_log import Inspection
 from ..experiments.result import Result, Share, Summary
-from ..experiments.tasks import TASKS
 
 # metric -> (heading, factor, decimals)
 _FORMATS = {
@@ -11,18 +11,18 @@ _FORMATS = {
     "auc": ("AUC %", 100, 2),
     "logloss": ("log loss", 1, 4),
     "ne": ("norm. entropy", 1, 4),
+    "r2": ("R^2 %", 100, 2),
 }
 
 
 def table(result: Result) -> str:
     """The table of one task and the lines below it, each number with its 95 % interval over seeds."""
-    task = TASKS[result.task]
     c = result.config
     header = [
         "arm",
-        *(f"{_FORMATS[m][0]} [95 % CI]" for m in task.metrics),
+        *(f"{_FORMATS[m][0]} [95 % CI]" for m in next(iter(result.arms.values()))),
         "points to iid",
-        f"{task.rows_are} -> effective",
+        f"{result.rows_are} -> effective",
     ]
     rows = [
         [
@@ -33,20 +33,16 @@ def table(result: Result) -> str:
         ]
         for arm, metrics in result.arms.items()
     ]
-    widths = [max(len(row[i]) for row in [header, *rows]) for i in range(len(header))]
-    lines = [
-        "  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip()
-        for row in [header, ["-" * w for w in widths], *rows]
-    ]
+    lines = _aligned([header, *rows])
     title = (
-        f"{result.task}: {result.ranks} ranks ({result.backend}) x {c['rows']} {task.rows_are}, sorted by "
-        f"{task.sorted_by}, {_count(c['epochs'], 'epoch')}, {_count(c['seeds'], 'seed')}, {result.seconds:.0f} s"
+        f"{result.task}: {result.ranks} ranks ({result.backend}) x {c['rows']} {result.rows_are}, sorted by "
+        f"{result.sorted_by}, {_count(c['epochs'], 'epoch')}, {_count(c['seeds'], 'seed')}, {result.seconds:.0f} s"
     )
     return "\n".join([title, "", *lines, "", *_lines_below(result)])
 
 
 def _lines_below(result: Result) -> list[str]:
-    task, lines = TASKS[result.task], []
+    lines: list[str] = []
     gap = "of the gap between sorted+local and"
     for share, reference in ((result.recovery, "iid+sync"), (result.recovery_against_iid_local, "iid+local")):
         if {"sorted+local", "sorted+sync", reference} <= set(result.arms):
@@ -61,14 +57,14 @@ def _lines_below(result: Result) -> list[str]:
             f"{_points(result.order_cost_without_norm, sign=False)} points."
         )
     lines.append(
-        f"Rows of one {task.sorted_by} are alike: intra-class correlation {result.intra_class_correlation:.2f} "
+        f"Rows of one {result.sorted_by} are alike: intra-class correlation {result.intra_class_correlation:.2f} "
         "(mean over features). Effective rows = rows / design effect."
     )
     for arm, metrics in result.rank0_statistics.items():
-        heading, factor, decimals = _FORMATS[task.metric]
+        heading, factor, decimals = _FORMATS[result.metric]
         lines.append(
             f"{arm} is judged with running statistics averaged over ranks; with rank 0's own, as PyTorch's DDP saves "
-            f"them: {heading} {_value(metrics[task.metric], factor, decimals)}."
+            f"them: {heading} {_value(metrics[result.metric], factor, decimals)}."
         )
     if result.sync:
         s = result.sync
@@ -82,15 +78,14 @@ def _lines_below(result: Result) -> list[str]:
 
 def sentence(result: Result) -> str:
     """The finding in plain words, with the side on which SyncBN does not help."""
-    task = TASKS[result.task]
-    heading, factor, decimals = _FORMATS[task.metric]
+    heading, factor, decimals = _FORMATS[result.metric]
     name = heading.removesuffix(" %")
 
     def level(arm: str) -> str:
-        return f"{factor * result.arms[arm][task.metric].mean:.{decimals}f} %"
+        return f"{factor * result.arms[arm][result.metric].mean:.{decimals}f} %"
 
     if not {"iid+local", "sorted+local", "sorted+sync"} <= set(result.arms):
-        best = max(result.arms, key=lambda arm: result.arms[arm][task.metric].mean)
+        best = max(result.arms, key=lambda arm: result.arms[arm][result.metric].mean)
         return (
             f"Of the arms that ran, {best} reaches the best {name}, {level(best)}; "
             "the comparison needs iid+local, sorted+local and sorted+sync."
@@ -98,11 +93,12 @@ def sentence(result: Result) -> str:
     change = result.differences["sorted+local"]
     if (change.ci95[1] if change.ci95 else change.mean) >= 0:
         return (
-            f"Sorting the {task.rows_are} by {task.sorted_by} did not clearly hurt local batch norm ({name} "
-            f"{level('iid+local')} shuffled, {level('sorted+local')} sorted): nothing here for SyncBN to repair."
+            f"Sorting the {result.rows_are} by {result.sorted_by} did not clearly hurt local batch norm ({name} "
+            f"{level('iid+local')} shuffled, {level('sorted+local')} sorted): sorting is not your problem, "
+            "and SyncBN has nothing to repair."
         )
     text = (
-        f"Sorted by {task.sorted_by}, local batch norm falls from {level('iid+local')} to {level('sorted+local')} "
+        f"Sorted by {result.sorted_by}, local batch norm falls from {level('iid+local')} to {level('sorted+local')} "
         f"{name}; synchronised over {result.ranks} ranks it reaches {level('sorted+sync')}"
     )
     text += f", {_percent(result.recovery)} of the way to SyncBN on shuffled data." if result.recovery else "."
@@ -113,6 +109,35 @@ def sentence(result: Result) -> str:
             "doing, which no batch norm repairs."
         )
     return text if change.ci95 else f"{text} (One seed: no interval, so no claim.)"
+
+
+def inspection_table(found: Inspection) -> str:
+    """What was measured of a log: how alike the rows of an entity are, and what a batch is worth in each order."""
+    header = ["order", "S", "design effect", f"{found.rows_a_rank} rows are worth", f"on {found.ranks} ranks"]
+    rows = [
+        [name, f"{r.cluster_size:.1f}", f"{r.design_effect:.2f}", f"{r.effective_local:.1f}", f"{r.effective_sync:.1f}"]
+        for name, r in found.readings.items()
+    ]
+    shown = sorted(found.correlation.items(), key=lambda item: -item[1] if item[1] == item[1] else 9.0)
+    listed = ", ".join(f"{name} {rho:.2f}" if rho == rho else f"{name} constant" for name, rho in shown[:12])
+    more = f", and {len(shown) - 12} more" if len(shown) > 12 else ""
+    return "\n".join(
+        [
+            f"Intra-class correlation by {found.sorted_by}: mean {found.mean_correlation:.2f}; {listed}{more}.",
+            "",
+            *_aligned([header, *rows]),
+            "",
+            "S: rows of its own entity that a row meets in its batch. Design effect = 1 + (S - 1) x mean correlation.",
+            found.verdict,
+        ]
+    )
+
+
+def _aligned(rows: list[list[str]]) -> list[str]:
+    """Rows as lines with columns of equal width, a rule below the first."""
+    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
+    ruled = [rows[0], ["-" * w for w in widths], *rows[1:]]
+    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in ruled]
 
 
 def _count(n: int, what: str) -> str:

@@ -73,6 +73,22 @@ def _pooled_auc(scores: Array, labels: Array) -> float:
     return float((mid_rank[place][positive].sum() - positives * (positives + 1) / 2.0) / (positives * negatives))
 
 
+def r_squared(predictions: Array, labels: Array, comm: Communicator) -> float:
+    """1 - sum (y - z)^2 / sum (y - mean(y))^2 over all ranks. Talks: one all-reduce of a mean's 2, one of 2 float64.
+
+    Raises:
+        CountError: no rank has a row, or all labels are equal.
+    """
+    mean = _ratio(comm.allreduce(np.array([labels.sum(), float(len(labels))])), "R^2")
+    residual, spread = ((labels - predictions.reshape(-1)) ** 2).sum(), ((labels - mean) ** 2).sum()
+    residual, spread = comm.allreduce(np.array([residual, spread], np.float64))
+    if spread == 0:
+        raise CountError(
+            "R^2", got="equal labels in all rows", expected="labels that differ", do="Evaluate on more rows."
+        )
+    return float(1.0 - residual / spread)
+
+
 def _ratio(sums: Array, name: str) -> float:
     if sums[1] == 0:
         raise CountError(name, got="no rows on any rank", expected="at least one row", do="Pass the test rows.")
