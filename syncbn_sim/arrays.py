@@ -82,9 +82,16 @@ def position_weights(weights: object, positions: tuple[int, ...]) -> Array:
     return w
 
 
-def zero_masked_rows(x: Array, weights: object | None) -> Array:
-    """Returns the rows of `x` (its first axis) with 0 where their weight is 0, so that what stands there is never read."""
+def zero_masked(x: Array, weights: object | None, behind: int = -1) -> Array:
+    """Returns `x` with 0 where its position has weight 0, so that what stands there is never read.
+
+    Args:
+        x: (N, ...) data.
+        weights: one a position or one a row, or None.
+        behind: how many trailing axes share one weight; default: all but the first axis, one weight a row.
+    """
     if weights is None:
         return x
-    rows = position_weights(weights, x.shape[:1])
-    return np.where((rows > 0).reshape(-1, *[1] * (x.ndim - 1)), x, x.dtype.type(0))
+    positions = x.shape[:1] if behind < 0 else x.shape[: x.ndim - behind]
+    w = position_weights(weights, positions)
+    return np.where((w > 0).reshape(*positions, *[1] * (x.ndim - len(positions))), x, x.dtype.type(0))

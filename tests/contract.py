@@ -22,6 +22,14 @@ def check_allreduce(comm: Communicator) -> None:
             np.testing.assert_array_equal(result, f(everybody, axis=0).astype(dtype))
 
 
+def check_allreduce_of_nan(comm: Communicator) -> None:
+    """NaN wins everywhere and on every rank alike, also where only one rank has it."""
+    mine = np.array([np.nan if comm.rank == 0 else comm.rank, comm.rank, np.nan if comm.rank == comm.size - 1 else 1.0])
+    for op in ("sum", "max", "min"):
+        result = comm.allreduce(mine, op)
+        np.testing.assert_array_equal(np.isnan(result), [True, False, True])
+
+
 def check_allreduce_returns_a_new_array(comm: Communicator) -> None:
     mine = np.ones(3)
     result = comm.allreduce(mine)
@@ -76,6 +84,9 @@ def check_bcast(comm: Communicator) -> None:
     array = np.asfortranarray(np.arange(6.0).reshape(2, 3))
     got = comm.bcast(array if comm.rank == root else None, root)
     np.testing.assert_array_equal(got, array)
+    got += 1  # a copy, on the root too
+    np.testing.assert_array_equal(array, np.arange(6.0).reshape(2, 3))
+    assert comm.bcast(np.array(2.5)).shape == ()
     value = comm.bcast({"seed": 3} if comm.rank == 0 else None)
     assert value == {"seed": 3}
     value["rank"] = comm.rank

@@ -90,6 +90,52 @@ def test_weighted_batch_norm(name: str) -> None:
     check_layer(model, RNG.normal(size=shape) * 2 + 1, weights)
 
 
+def test_small_fractional_weights() -> None:
+    """A total weight below 1 is a count like any other: for statistics of this batch in evaluation, and for averages over ranks."""
+    x, w = RNG.normal(size=(3, 2)), np.array([0.2, 0.3, 0.1])
+    check_layer(randomised(nn.BatchNorm(2, track_running_stats=False, **F64)).eval(), x, w)
+    xs, ws = [RNG.normal(size=(2, 2)), RNG.normal(size=(3, 2))], [np.array([0.15, 0.1]), np.ones(3)]
+    dys = [RNG.normal(size=a.shape) for a in xs]
+
+    def on_rank(comm):
+        bn = nn.AveragedBatchNorm(2, comm=comm, **F64)
+        y = bn(xs[comm.rank], ws[comm.rank])
+        return float((y * dys[comm.rank]).sum()), bn.backward(dys[comm.rank])
+
+    for rank in (0, 1):
+        assert_gradient(lambda: sum(loss for loss, _ in launch(on_rank, 2)), xs[rank], launch(on_rank, 2)[rank][1])
+
+
+@pytest.mark.parametrize("layer", [nn.Linear(3, 4, **F64), nn.LayerNorm(3, **F64), nn.BatchNorm(3, **F64), nn.ReLU()])
+def test_each_layer_masks_by_itself(layer: nn.Module) -> None:
+    randomised(layer)
+    mask = np.array([1.0, 0.0, 1.0, 1.0])
+    x = RNG.normal(size=(4, 3))
+    x[1] = np.nan
+    y = layer(x, mask)
+    dy = RNG.normal(size=y.shape)
+    dy[1] = np.nan
+    dx = layer.backward(dy)
+    assert (y[1] == 0).all()
+    assert (dx[1] == 0).all()
+    assert np.isfinite(dx).all()
+    gradients = [p.grad for p in layer.parameters()]
+    layer.zero_grad()
+    kept = mask > 0
+    np.testing.assert_allclose(layer(x[kept]), y[kept], atol=1e-13)
+    np.testing.assert_allclose(layer.backward(dy[kept]), dx[kept], atol=1e-13)
+    for p, gradient in zip(layer.parameters(), gradients, strict=True):
+        np.testing.assert_allclose(p.grad, gradient, atol=1e-13)
+
+
+def test_float16_linear_adds_up_in_float32() -> None:
+    layer = nn.Linear(1, 1)
+    layer(np.full((75_000, 1), 10, np.float16))
+    layer.backward(np.ones((75_000, 1), np.float16))
+    assert layer.weight.grad[0, 0] == 750_000
+    assert layer.bias.grad[0] == 75_000
+
+
 def test_masked_net_never_reads_what_is_masked() -> None:
     model = randomised(
         nn.Sequential(

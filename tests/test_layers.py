@@ -161,6 +161,14 @@ def test_cumulative_average_is_the_mean_over_batches() -> None:
     np.testing.assert_allclose(bn.running_var, np.mean([x.var(0, ddof=1) for x in batches], 0))
 
 
+def test_local_variance_does_not_go_through_the_wire_format() -> None:
+    """Timestamps: mean / sd = 1.7e8, where total_sq - n mean^2 has no digit left."""
+    x = 1.7e9 + 10 * RNG.normal(size=(256, 1))
+    bn = nn.BatchNorm(1, momentum=1.0, dtype=np.float64)
+    assert bn(x).std() == pytest.approx(1, abs=1e-6)
+    assert bn.running_var[0] == pytest.approx(x.var(ddof=1), rel=1e-6)
+
+
 def test_averaged_batch_norm_loses_the_variance_between_ranks() -> None:
     """Law of total variance: two ranks at 0 and 10 with spread 1 have variance 26, not 1."""
 
@@ -208,6 +216,10 @@ def test_state_dict_has_pytorch_names_and_round_trips() -> None:
         b.load_state_dict({**{k: v for k, v in state.items() if k != "3.bias"}, "extra": np.ones(1)})
     with pytest.raises(StateDictError, match=r"0.weight.*\(2, 3\)"):
         b.load_state_dict({**state, "0.weight": np.ones((2, 3))})
+    before = b.state_dict()
+    with pytest.raises(ValueError, match="invalid literal"):
+        b.load_state_dict({**a.state_dict(), "0.weight": np.ones((4, 3)), "1.num_batches_tracked": np.array("x")})
+    np.testing.assert_array_equal(b.state_dict()["0.weight"], before["0.weight"])
     c = net(np.float32)
     c.load_state_dict(a.state_dict())
     assert c[0].weight.data.dtype == np.float32
@@ -275,6 +287,13 @@ def test_conversion_keeps_everything_but_the_talk() -> None:
     assert type(own) is Clipped
     root = nn.convert_sync_batchnorm(nn.BatchNorm(3), comm)
     assert type(root) is nn.SyncBatchNorm
+
+    class OwnSums(nn.BatchNorm):
+        def sum_backward(self, local):
+            return local
+
+    with pytest.raises(ArgumentError, match="its own sum_backward"):
+        nn.convert_sync_batchnorm(OwnSums(3), comm)
     with pytest.raises(ArgumentError, match="AveragedBatchNorm"):
         nn.convert_sync_batchnorm(nn.Sequential(nn.AveragedBatchNorm(3)), comm)
 
@@ -292,6 +311,24 @@ def test_converted_model_equals_the_big_batch() -> None:
     parts = launch(on_rank, 3)
     np.testing.assert_allclose(np.concatenate([p[0] for p in parts]), y, atol=1e-13)
     np.testing.assert_allclose(np.concatenate([p[1] for p in parts]), dx, atol=1e-13)
+
+
+def test_modules_come_in_a_fixed_order_and_parameters_once() -> None:
+    tied = nn.Linear(3, 3)
+    other = nn.Linear(3, 3)
+    other.weight = tied.weight
+    model = nn.Sequential(nn.Sequential(tied, nn.ReLU()), other)
+    assert [type(m).__name__ for m in model.modules()] == ["Sequential", "Sequential", "Linear", "ReLU", "Linear"]
+    assert [m for m in model.modules()] == [m for _, m in model.named_modules()]  # noqa: C416
+    assert model.parameters() == [tied.weight, tied.bias, other.bias]
+    assert "(0): Linear(weight (3, 3), bias (3,))" in repr(model)
+
+
+def test_communicators_are_not_pickled() -> None:
+    import pickle
+
+    with pytest.raises(ArgumentError, match="state_dict"):
+        pickle.dumps(nn.SyncBatchNorm(3))
 
 
 def test_other_layers_refuse_wrong_shapes() -> None:

@@ -65,7 +65,7 @@ class Communicator(ABC):
         return self._allgather(_plain(array, "allgather array"))
 
     def bcast(self, value: Any, root: int = 0) -> Any:
-        """Returns the root's value on every rank: arrays as buffers, anything else must be small (it is pickled between processes)."""
+        """Returns a copy of the root's value on every rank: arrays as buffers, anything else must be small (it is pickled)."""
         return self._bcast(value, self._peer(root, "root"))
 
     def barrier(self) -> None:
@@ -108,6 +108,15 @@ class Communicator(ABC):
     def __deepcopy__(self, memo: dict[int, Any]) -> Communicator:
         """A copied model still talks over the same communicator."""
         return self
+
+    def __copy__(self) -> Communicator:
+        return self
+
+    def __reduce__(self) -> str:
+        raise ArgumentError(
+            type(self).__name__, got="an attempt to pickle it", expected="a communicator to stay in its process",
+            do="Return or send model.state_dict() instead of a model that talks.",
+        )  # fmt: skip
 
     @abstractmethod
     def _allreduce(self, array: Array, op: str) -> Array: ...

@@ -15,8 +15,8 @@ import numpy as np
 from ..arrays import Array
 from ..errors import CollectiveMismatchError
 
-_COMM = str(Path(__file__).parent)
-_PACKAGE = str(Path(__file__).parent.parent)
+_COMM = str(Path(__file__).parent) + os.sep
+_PACKAGE = str(Path(__file__).parent.parent) + os.sep
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from ..arrays import Array
 from .base import Communicator
 from .board import Board
 from .calls import Call, code_lines, describe, finished, mismatch
+from .mpi import MPICommunicator
 
 
 class CheckedCommunicator(Communicator):
@@ -30,6 +31,7 @@ class CheckedCommunicator(Communicator):
         self.inner, self.board = inner, board
         self.rank, self.size, self.backend = inner.rank, inner.size, inner.backend
         self.calls = 0
+        self.groups: list[CheckedCommunicator] = []
 
     def _agree(self, op: str, detail: str = "") -> None:
         self.calls += 1
@@ -56,8 +58,10 @@ class CheckedCommunicator(Communicator):
         return {r: Call(op, detail, int(number), where) for r, (op, detail, number, where) in enumerate(rows)}
 
     def finish(self) -> None:
-        """Says that this rank's function has returned; a mismatch if another rank still wants to talk."""
-        self._compare(finished(self.calls + 1))
+        """Says that this rank's function has returned; a mismatch if another rank still wants to talk, in a group too."""
+        for communicator in (*self.groups, self):
+            if communicator is self or communicator.board is not None:
+                communicator._compare(finished(communicator.calls + 1))
 
     def _allreduce(self, array: Array, op: str) -> Array:
         self._agree("allreduce", describe(array, op))
@@ -78,7 +82,11 @@ class CheckedCommunicator(Communicator):
     def _split(self, color: int | None, key: int) -> Communicator | None:
         self._agree("split")
         group = self.inner.split(color, key)
-        return None if group is None else CheckedCommunicator(group)
+        if group is None:
+            return None
+        board = Board(group.mpi_comm) if self.board is not None and isinstance(group, MPICommunicator) else None
+        self.groups.append(CheckedCommunicator(group, board))
+        return self.groups[-1]
 
     def _send(self, array: Array, dest: int, tag: int) -> None:
         self.inner.send(array, dest, tag)

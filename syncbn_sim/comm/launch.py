@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextvars
 import signal
 import threading
 import time
@@ -13,7 +14,7 @@ from ..errors import ArgumentError, LaunchError, RankAbortedError
 from .base import Communicator
 from .board import Board
 from .checked import CheckedCommunicator
-from .mpi import MPICommunicator, abort_with_traceback
+from .mpi import MPICommunicator, abort_with_traceback, end_all_on_uncaught_errors
 from .mpi_start import start_mpi, world_size
 from .serial import SerialCommunicator
 from .threads import Group, ThreadCommunicator, World
@@ -99,11 +100,16 @@ def _launch_threads(fn: Callable[..., Any], size: int, args: Sequence[Any], kwar
         except RankAbortedError:
             pass
         except BaseException as error:
-            error.add_note(f"This happened on rank {rank} of {size}.")
+            told = _left(error) if isinstance(error, SystemExit) else error
+            told.add_note(f"This happened on rank {rank} of {size}.")
             with world.lock:
-                world.fail(rank, error)
+                world.fail(rank, told)
 
-    threads = [threading.Thread(target=run, args=(rank,), name=f"rank-{rank}", daemon=True) for rank in range(size)]
+    # In a copy of the caller's context, so that settings such as np.errstate hold on the ranks too.
+    threads = [
+        threading.Thread(target=contextvars.copy_context().run, args=(run, rank), name=f"rank-{rank}", daemon=True)
+        for rank in range(size)
+    ]
     for thread in threads:
         thread.start()
     try:
@@ -122,11 +128,19 @@ def _launch_threads(fn: Callable[..., Any], size: int, args: Sequence[Any], kwar
     return results
 
 
+def _left(error: SystemExit) -> LaunchError:
+    return LaunchError(
+        "a rank", got=f"sys.exit({error.code!r}) inside launch()", expected="its function to return, or to raise",
+        do="Leave the program after launch() instead: the other ranks would wait.",
+    )  # fmt: skip
+
+
 def _launch_mpi(
     fn: Callable[..., Any], ranks: int | None, args: Sequence[Any], kwargs: Mapping[str, Any], checked: bool
 ) -> list[Any] | None:
     world = start_mpi()
     inner = MPICommunicator(world)
+    end_all_on_uncaught_errors(inner.rank)
     if ranks is not None and ranks != inner.size:
         raise LaunchError(
             "ranks",
@@ -149,7 +163,7 @@ def _launch_mpi(
             board.close()
         return gathered
     except BaseException as error:
-        abort_with_traceback(inner.rank, error)
+        abort_with_traceback(inner.rank, _left(error) if isinstance(error, SystemExit) else error)
     finally:
         if previous is not None:
             signal.signal(signal.SIGINT, previous)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import pickle
 import sys
@@ -88,7 +89,7 @@ class MPICommunicator(Communicator):
         from mpi4py import MPI
 
         self._mpi = MPI
-        self._comm = mpi_comm
+        self._comm = self.mpi_comm = mpi_comm
         self.rank, self.size = mpi_comm.rank, mpi_comm.size
         self._watchdog = watchdog or Watchdog(self.rank, lambda: MPI.COMM_WORLD.Abort(1))
         self._ops = {"sum": MPI.SUM, "max": MPI.MAX, "min": MPI.MIN}
@@ -98,6 +99,11 @@ class MPICommunicator(Communicator):
         result = np.empty_like(array)
         with self._watchdog.watch("allreduce", describe(array, op)):
             self._comm.Allreduce(array, result, self._ops[op])
+            if op != "sum" and array.dtype.kind == "f":
+                # MPI leaves open what the larger of NaN and a number is, and ranks then differ; NumPy says NaN.
+                unknown = np.empty(array.shape, np.int64)
+                self._comm.Allreduce(np.isnan(array).astype(np.int64), unknown, self._ops["max"])
+                result[unknown > 0] = np.nan
         return result
 
     def _allgather(self, array: Array) -> list[Array]:
@@ -115,10 +121,10 @@ class MPICommunicator(Communicator):
             kind = (value.dtype.str, value.shape) if is_array else None
             kind, small = self._comm.bcast((kind, None if is_array else value) if self.rank == root else None, root)
             if kind is None:
-                return value if self.rank == root else small
-            buffer = np.ascontiguousarray(value) if self.rank == root else np.empty(kind[1], kind[0])
+                return copy.deepcopy(small) if self.rank == root else small
+            buffer = np.array(value, order="C") if self.rank == root else np.empty(kind[1], kind[0])
             self._comm.Bcast(as_bytes(buffer), root)
-            return value if self.rank == root else buffer
+            return buffer
 
     def _barrier(self) -> None:
         with self._watchdog.watch("barrier"):
@@ -163,6 +169,11 @@ def _parse(message: Array) -> Array:
     end = 4 + int.from_bytes(message[:4].tobytes(), "little")
     dtype, shape = pickle.loads(message[4:end].tobytes())
     return message[end:].copy().view(dtype).reshape(shape)
+
+
+def end_all_on_uncaught_errors(rank: int) -> None:
+    """From now on an uncaught error of this process ends the job: it would wait in MPI_Finalize for the others, and they for it."""
+    sys.excepthook = lambda kind, error, trace: abort_with_traceback(rank, error)
 
 
 def abort_with_traceback(rank: int, error: BaseException) -> NoReturn:

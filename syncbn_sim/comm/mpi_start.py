@@ -73,6 +73,8 @@ def _wait_for_siblings() -> None:
     looks for those of its siblings; if one of them is gone without a flag, waiting is over. Only for direct children of MPICH's
     process manager on Linux, and for a minute at most (a sibling may be no program of ours); Open MPI ends the job by itself.
     """
+    if "_flag" in globals():  # an earlier launch() in this process has been through here
+        return
     parent = os.getppid()
     listing, manager = Path(f"/proc/{parent}/task/{parent}/children"), Path(f"/proc/{parent}/comm")
     if "MPI_LOCALNRANKS" not in os.environ or not listing.exists() or not manager.read_text().startswith("hydra"):

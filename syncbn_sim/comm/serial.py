@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections import defaultdict, deque
 from typing import Any
 
@@ -25,7 +26,7 @@ class SerialCommunicator(Communicator):
         return [array.copy()]
 
     def _bcast(self, value: Any, root: int) -> Any:
-        return value
+        return copy.deepcopy(value)
 
     def _barrier(self) -> None:
         pass

@@ -142,7 +142,7 @@ class ThreadCommunicator(Communicator):
 
     def _bcast(self, value: Any, root: int) -> Any:
         sent = self._meet("bcast", f"root {root}", value, lambda values: copy.deepcopy(values[root]))
-        return value if self.rank == root else copy.deepcopy(sent)
+        return copy.deepcopy(sent)
 
     def _barrier(self) -> None:
         self._meet("barrier", "", None, lambda _: None)

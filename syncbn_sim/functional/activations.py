@@ -8,13 +8,13 @@ from ..arrays import Array
 
 
 def relu(x: Array) -> Array:
-    """Y = max(x, 0)."""
+    """y = max(x, 0)."""
     return np.maximum(x, 0)
 
 
 def relu_backward(dy: Array, y: Array) -> Array:
-    """Dx = dy where y > 0, else 0 (the kink at 0 included)."""
-    return dy * (y > 0)
+    """dx = dy where y > 0, else 0 (the kink at 0 included)."""
+    return np.where(y > 0, dy, dy.dtype.type(0))
 
 
 def sigmoid(x: Array) -> Array:

@@ -36,7 +36,7 @@ def standardize(x: Array, mean: Array, var: Array, eps: float, weights: object |
 
 
 def scale_and_shift(x_hat: Array, weight: Array | None, bias: Array | None, weights: object | None = None) -> Array:
-    """Y = weight x_hat + bias, with 0 where a position's weight is 0."""
+    """y = weight x_hat + bias, with 0 where a position's weight is 0."""
     y = x_hat
     if weight is not None:
         y = y * per_channel(weight, x_hat)
@@ -78,7 +78,7 @@ def input_gradient(
     count: float,
     weights: object | None = None,
 ) -> Array:
-    """Dx = weight inv_std (dy - w (sum(dy) + x_hat sum(dy x_hat)) / n).
+    """dx = weight inv_std (dy - w (sum(dy) + x_hat sum(dy x_hat)) / n).
 
     Three terms: the direct one; the path through the mean; the path through the variance. The sums and the count n are
     those of the batch whose statistics normalised x (over all ranks, if they were synchronised); w is
@@ -92,7 +92,7 @@ def input_gradient(
 
 
 def frozen_input_gradient(dy: Array, inv_std: Array, weight: Array | None) -> Array:
-    """Dx = weight inv_std dy: in eval mode the statistics are constants, so only the direct term is left."""
+    """dx = weight inv_std dy: in eval mode the statistics are constants, so only the direct term is left."""
     return per_channel(inv_std if weight is None else weight * inv_std, dy) * dy
 
 

@@ -8,7 +8,7 @@ from .convert import convert_sync_batchnorm, revert_sync_batchnorm
 from .layer_norm import LayerNorm
 from .linear import Linear
 from .losses import BCEWithLogitsLoss, CrossEntropyLoss, Loss, MSELoss
-from .module import Module, Parameter, check_no_contexts, no_backward
+from .module import Module, Parameter, check_no_contexts, clear_contexts, no_backward
 from .sync_batch_norm import SyncBatchNorm
 
 __all__ = [
@@ -27,6 +27,7 @@ __all__ = [
     "Sequential",
     "SyncBatchNorm",
     "check_no_contexts",
+    "clear_contexts",
     "convert_sync_batchnorm",
     "no_backward",
     "revert_sync_batchnorm",

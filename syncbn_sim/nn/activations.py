@@ -7,14 +7,17 @@ import numpy as np
 from ..arrays import Array
 from ..errors import ShapeError
 from ..functional.activations import relu, relu_backward
+from ..functional.batch_norm import over_channels
 from .module import Module
 
 
 class ReLU(Module):
-    """y = max(x, 0), any shape."""
+    """y = max(x, 0), any shape; 0 at positions of weight 0 (channels on axis 1)."""
 
     def forward(self, x: Array, weights: object | None = None) -> Array:
         """Returns y."""
+        if weights is not None:
+            x = np.where(over_channels(weights, x) > 0, x, x.dtype.type(0))
         y = relu(x)
         self.push(y)
         return y

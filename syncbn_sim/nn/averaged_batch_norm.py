@@ -59,7 +59,7 @@ class AveragedBatchNorm(BatchNorm):
                 do="One position has no variance: use more rows.",
             )
         mean, var = np.split(np.array(both) / ranks, 2)
-        return Statistics(mean, var, var * (total / (total - 1)), max(ranks * n, 1.0))
+        return Statistics(mean, var, var * (total / (total - 1)), ranks * n or 1.0)
 
     def sum_backward(self, local: BackwardSums) -> BackwardSums:
         """Every rank's output depends on the averages, so the sums run over all ranks."""

@@ -26,7 +26,7 @@ class Statistics(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What backward needs. `n` None: frozen statistics; `shared`: the statistics were those of all ranks."""
+    """What backward needs. `n` None: frozen statistics; `shared`: they may be those of more ranks, so the sums must be too."""
 
     x_hat: Array
     inv_std: Array
@@ -80,7 +80,7 @@ class BatchNorm(Module):
     ) -> None:
         super().__init__()
         running.check_momentum(momentum)
-        if num_features < 1 or eps < 0:
+        if num_features < 1 or not eps >= 0:
             raise ArgumentError(
                 "BatchNorm",
                 got=f"num_features={num_features}, eps={eps}",
@@ -154,9 +154,7 @@ class BatchNorm(Module):
 
     def input_gradient(self, dy: Array, context: Context, weight: Array | None, sums: BackwardSums) -> Array:
         """Dx from the sums of the batch whose statistics were used."""
-        return F.input_gradient(
-            dy, context.x_hat, context.inv_std, weight, sums, max(context.n or 0, 1), context.weights
-        )
+        return F.input_gradient(dy, context.x_hat, context.inv_std, weight, sums, context.n or 1.0, context.weights)
 
     def statistics_of(self, moments: Moments, minimum: float = 1) -> Statistics:
         """Mean and variances of some moments; of an empty batch 0 and 1, which then touch nothing.
@@ -190,7 +188,7 @@ class BatchNorm(Module):
 
     def _channels_second(self, x: Array, name: str = "x") -> Array:
         x = as_float_array(x, name)
-        if x.ndim < 2 or x.shape[self.channel_axis] != self.num_features:
+        if x.ndim < 2 or not -x.ndim <= self.channel_axis < x.ndim or x.shape[self.channel_axis] != self.num_features:
             raise ShapeError(
                 f"{type(self).__name__} {name}",
                 got=x.shape,

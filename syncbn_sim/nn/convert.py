@@ -26,7 +26,8 @@ def convert_sync_batchnorm(model: M, comm: Communicator) -> M:
         The same model.
 
     Raises:
-        ArgumentError: there is an AveragedBatchNorm, which talks already, and wrongly.
+        ArgumentError: there is an AveragedBatchNorm, which talks already, and wrongly; or a subclass that changes where sums are
+            taken itself (batch_statistics, sum_backward), which would be lost.
     """
     layers = [(name, m) for name, m in model.named_modules() if isinstance(m, BatchNorm)]
     for name, layer in layers:
@@ -37,6 +38,14 @@ def convert_sync_batchnorm(model: M, comm: Communicator) -> M:
                 expected="BatchNorm or SyncBatchNorm layers",
                 do="Build that layer as a BatchNorm.",
             )
+        for hook in ("batch_statistics", "sum_backward"):
+            if not isinstance(layer, SyncBatchNorm) and getattr(type(layer), hook) is not getattr(BatchNorm, hook):
+                raise ArgumentError(
+                    f"layer {name!r}",
+                    got=f"a {type(layer).__name__} with its own {hook}",
+                    expected="a subclass that leaves the sums to BatchNorm",
+                    do="Derive it from SyncBatchNorm instead.",
+                )
     for _, layer in layers:
         if not isinstance(layer, SyncBatchNorm):
             layer.__class__ = _synchronised(cast(Any, type(layer)))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ..arrays import Array, as_float_array, zero_masked_rows
+from ..arrays import Array, as_float_array, zero_masked
 from ..errors import ShapeError
 from ..functional.layer_norm import layer_norm, layer_norm_backward
 from .module import Module, Parameter
@@ -14,8 +14,8 @@ from .module import Module, Parameter
 class LayerNorm(Module):
     """y = weight (x - mean) / sqrt(var + eps) + bias, mean and biased variance over the trailing axes of each row.
 
-    No batch statistics, so batch size, order and ranks do not matter, training and evaluation are the same, and it talks to
-    nobody. PyTorch's names and conventions.
+    No batch statistics, so batch size, order and ranks do not matter, training and evaluation are the same, and it talks
+    to nobody. Position weights have the shape of x without the trailing axes; 0 masks. PyTorch's names and conventions.
 
     Args:
         normalized_shape: the trailing axes, e.g. 64 for (N, 64).
@@ -53,16 +53,16 @@ class LayerNorm(Module):
                 expected=f"(N, ..., {', '.join(map(str, self.normalized_shape))})",
                 do="normalized_shape is the shape of the trailing axes.",
             )
-        x = zero_masked_rows(x, weights)
+        x = zero_masked(x, weights, len(self._axes))
         y, context = layer_norm(x, self._axes, self.eps, *(p.data if p else None for p in (self.weight, self.bias)))
         self.push((context, weights, x.dtype))
-        return y.astype(x.dtype)
+        return zero_masked(y.astype(x.dtype), weights, len(self._axes))
 
     def backward(self, dy: Array) -> Array:
         """Adds to the gradients of weight and bias, returns dx."""
         context, weights, dtype = self.pop()
         dx, d_weight, d_bias = layer_norm_backward(
-            zero_masked_rows(dy, weights), context, self._axes, self.weight.data if self.weight else None
+            zero_masked(dy, weights, len(self._axes)), context, self._axes, self.weight.data if self.weight else None
         )
         if self.weight and self.bias:
             self.weight.add_grad(d_weight)

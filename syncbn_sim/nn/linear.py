@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ..arrays import Array, as_float_array, zero_masked_rows
+from ..arrays import Array, as_float_array, zero_masked
 from ..errors import ShapeError
 from ..functional.linear import linear, linear_backward
 from .module import Module, Parameter
@@ -15,9 +15,10 @@ class Linear(Module):
     """y = x W^T + b for x (N, in_features).
 
     W (out, in) and b (out,) start uniform in +-1 / sqrt(in_features), drawn from `rng`, so they depend on the
-    seed alone, never on the number of ranks. Right before a BatchNorm use `bias=False`: the mean takes
+    seed alone, never on the number of ranks. Pass one generator to all layers of a net: without, each draws from
+    `default_rng(0)`, and layers of one shape start alike. Right before a BatchNorm use `bias=False`: the mean takes
     the bias out again, its true gradient is zero, and Adam would amplify the rounding noise in its place.
-    Rows of weight 0 are read as 0. Talks to nobody.
+    Rows of weight 0 are never read; y and dx are 0 there. Talks to nobody.
 
     Raises:
         ShapeError: the input is not (N, in_features).
@@ -48,14 +49,15 @@ class Linear(Module):
                 expected=f"(N, {self.in_features})",
                 do="Put a Flatten before it, or fix in_features.",
             )
-        x = zero_masked_rows(x, weights)
+        x = zero_masked(x, weights)
         self.push((x, weights))
-        return linear(x, self.weight.data, self.bias.data if self.bias else None).astype(x.dtype, copy=False)
+        y = linear(x, self.weight.data, self.bias.data if self.bias else None).astype(x.dtype, copy=False)
+        return zero_masked(y, weights)
 
     def backward(self, dy: Array) -> Array:
         """Adds to the gradients of W and b, returns dx."""
         x, weights = self.pop()
-        dx, d_weight, d_bias = linear_backward(zero_masked_rows(dy, weights), x, self.weight.data)
+        dx, d_weight, d_bias = linear_backward(zero_masked(dy, weights), x, self.weight.data)
         self.weight.add_grad(d_weight)
         if self.bias:
             self.bias.add_grad(d_bias)

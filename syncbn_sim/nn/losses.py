@@ -23,7 +23,7 @@ class Loss:
     """
 
     def __init__(self) -> None:
-        self._contexts: list[tuple[Array, Array, Array | None, np.dtype[np.floating]]] = []
+        self._context: tuple[Array, Array, Array | None, np.dtype[np.floating]] | None = None
 
     def __call__(self, logits: Array, labels: Array, weights: object | None = None) -> tuple[float, float]:
         """Returns the sum of the weighted losses and the count (sum of weights, or number of rows).
@@ -40,7 +40,7 @@ class Loss:
             labels = np.where(w > 0, labels, np.zeros((), labels.dtype))
         self.check(logits, labels)
         losses, probabilities = self.values(logits, labels)
-        self._contexts.append((probabilities, labels, w, logits.dtype))
+        self._context = (probabilities, labels, w, logits.dtype)
         return (float(losses.sum()), float(len(losses))) if w is None else (float((w * losses).sum()), float(w.sum()))
 
     def backward(self) -> Array:
@@ -49,14 +49,14 @@ class Loss:
         Raises:
             ContextError: there was no call.
         """
-        if not self._contexts:
+        if self._context is None:
             raise ContextError(
                 f"{type(self).__name__}.backward",
                 got="no loss to go back through",
                 expected="one call for each backward",
                 do="Call the loss first.",
             )
-        probabilities, labels, w, dtype = self._contexts.pop()
+        (probabilities, labels, w, dtype), self._context = self._context, None
         gradient = self.gradients(probabilities, labels)
         if w is not None:
             gradient = gradient * w.reshape(-1, *[1] * (gradient.ndim - 1))

@@ -55,6 +55,13 @@ class Module:
         """Runs the forward pass; `weights` are frequency weights, one a position (0 masks it)."""
         return self.forward(x, weights)
 
+    def __repr__(self) -> str:
+        children = "".join(
+            f"\n  ({name}): " + repr(child).replace("\n", "\n  ") for name, child in self.named_children()
+        )
+        own = ", ".join(f"{name} {p.data.shape}" for name, p in vars(self).items() if isinstance(p, Parameter))
+        return f"{type(self).__name__}({own}{children}{chr(10) if children else ''})"
+
     def forward(self, x: Array, weights: object | None = None) -> Array:
         """Returns the output for `x`."""
         raise NotImplementedError(f"{type(self).__name__} needs a forward(x, weights=None)")
@@ -120,7 +127,10 @@ class Module:
 
     def parameters(self) -> list[Parameter]:
         """All parameters below this module, each once, in a fixed order."""
-        return [value for module in self.modules() for value in vars(module).values() if isinstance(value, Parameter)]
+        found = {}
+        for module in self.modules():
+            found.update({id(value): value for value in vars(module).values() if isinstance(value, Parameter)})
+        return list(found.values())
 
     def zero_grad(self) -> None:
         """Forgets all gradients."""
@@ -165,8 +175,9 @@ class Module:
                     expected=str(get().shape),
                     do="Load it into a model of the same sizes.",
                 )
-        for key, get, put in entries:
-            put(np.array(state[key], dtype=get().dtype))
+        converted = [(put, np.array(state[key], dtype=get().dtype)) for key, get, put in entries]
+        for put, array in converted:
+            put(array)
 
     def _state(self) -> Iterator[tuple[str, Any, Any]]:
         """(dotted name, read, write) of every parameter and buffer."""
@@ -181,6 +192,13 @@ class Module:
                         (lambda m=module, n=name: getattr(m, n)),
                         (lambda a, m=module, n=name: setattr(m, n, a)),
                     )
+
+
+def clear_contexts(model: Module) -> None:
+    """Forgets all forward passes that have had no backward pass, and all gradients: a clean start after a step that failed."""
+    for module in model.modules():
+        module._contexts.clear()
+    model.zero_grad()
 
 
 @contextmanager
@@ -210,5 +228,5 @@ def check_no_contexts(model: Module) -> None:
                 f"layer {name or type(module).__name__!r}",
                 got=f"{len(module._contexts)} forward passes without a backward pass",
                 expected="none at the start of a step",
-                do="Run forward passes that need no gradient inside nn.no_backward(model).",
+                do="Run forward passes that need no gradient inside nn.no_backward(model); after a failed step: nn.clear_contexts.",
             )

@@ -58,7 +58,8 @@ def intra_class_correlation(x: Array, entity: Array) -> Array:
     msb, msw = between / (groups - 1), within / (rows - groups)
     n0 = (rows - (sizes.astype(np.float64) ** 2).sum() / rows) / (groups - 1)
     spread = msb + (n0 - 1) * msw
-    rho = np.where(spread > 0, (msb - msw) / np.where(spread > 0, spread, 1.0), np.nan)
+    varies = (x.max(axis=0) > x.min(axis=0)).reshape(-1)  # exactly: rounding gives a constant column some spread
+    rho = np.where(varies, (msb - msw) / np.where(varies, spread, 1.0), np.nan)
     return np.asarray(rho.reshape(x.shape[1:]))
 
 

@@ -22,11 +22,14 @@ class Moments:
         count: n, the number of positions, or the sum of their weights.
         total: sum(w x), shape of the axes that were kept (the channels).
         total_sq: sum(w x^2), same shape.
+        deviation_sq: sum(w (x - mean)^2), known of a batch that was measured as a whole; it stays accurate where
+            total_sq - n mean^2 no longer is. It does not add, so it does not travel.
     """
 
     count: float
     total: Array
     total_sq: Array
+    deviation_sq: Array | None = None
 
     @classmethod
     def of(cls, x: object, axes: int | tuple[int, ...] | None = None, weights: object | None = None) -> Moments:
@@ -71,7 +74,7 @@ class Moments:
         slip = weighted_sum(deviation)  # 0 in exact arithmetic: what rounding of the mean left over
         m2 = weighted_sum(deviation * deviation) - slip * slip / count
         mean = mean + slip / count
-        return cls(count, (count * mean).reshape(kept), (m2 + count * mean * mean).reshape(kept))
+        return cls(count, (count * mean).reshape(kept), (m2 + count * mean * mean).reshape(kept), m2.reshape(kept))
 
     def __add__(self, other: Moments) -> Moments:
         """The moments of both batches together."""
@@ -96,12 +99,15 @@ class Moments:
     def var(self, unbiased: bool = False) -> Array:
         """The variance: total_sq / n - mean^2, times n / (n - 1) if `unbiased`.
 
-        Its relative error is a small multiple of (mean / sd)^2 * 1e-16.
+        The relative error of a sum of moments is a small multiple of (mean / sd)^2 * 1e-16; that of a batch measured as a
+        whole does not depend on the mean.
 
         Raises:
             CountError: the count is 0, or not above 1 for the unbiased variance.
         """
-        biased = np.maximum(self.total_sq / max(self.count, 1e-300) - self.mean**2, 0.0)
+        mean = self.mean
+        m2 = self.total_sq - self.count * mean**2 if self.deviation_sq is None else self.deviation_sq
+        biased = np.maximum(m2 / self.count, 0.0)
         if not unbiased:
             return biased
         if self.count <= 1:

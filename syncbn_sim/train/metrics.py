@@ -6,22 +6,24 @@ import numpy as np
 
 from ..arrays import Array
 from ..comm.base import Communicator
-from ..errors import CountError
+from ..errors import CountError, ShapeError
 from ..functional.losses import binary_cross_entropy_with_logits
 
 
 def accuracy(logits: Array, labels: Array, comm: Communicator) -> float:
-    """Share of rows whose largest logit is the label's. Talks: one all-reduce of 2 float64.
+    """Share of rows whose largest logit is the label's (never where a logit is not finite). Talks: one all-reduce of 2 float64.
 
     Raises:
         CountError: no rank has a row.
     """
-    right = float((logits.argmax(axis=1) == labels).sum()) if len(labels) else 0.0
-    return _ratio(comm.allreduce(np.array([right, float(len(labels))])), "accuracy")
+    _check_shapes(logits, labels)
+    right = (logits.argmax(axis=1) == labels) & np.isfinite(logits).all(axis=1) if len(labels) else np.zeros(0)
+    return _ratio(comm.allreduce(np.array([right.sum(), len(labels)], np.float64)), "accuracy")
 
 
 def log_loss(logits: Array, labels: Array, comm: Communicator) -> float:
     """Mean binary cross-entropy in nats. Talks: one all-reduce of 2 float64."""
+    _check_shapes(logits, labels)
     losses, _ = binary_cross_entropy_with_logits(logits.reshape(-1), labels)
     return _ratio(comm.allreduce(np.array([losses.sum(), float(len(labels))])), "log loss")
 
@@ -53,21 +55,22 @@ def auc(scores: Array, labels: Array, comm: Communicator) -> float:
     Raises:
         CountError: one of the classes is missing.
     """
+    _check_shapes(scores, labels)
     pooled = np.concatenate(comm.allgather(np.stack([scores.reshape(-1), labels], axis=1).astype(np.float64)))
     # The sort is the expensive part; where ranks share cores, R copies of it would take R times as long.
+    positives, rows = float((pooled[:, 1] > 0.5).sum()), len(pooled)
+    if not 0 < positives < rows:
+        raise CountError(
+            "AUC", got=f"{positives:g} positive of {rows} rows", expected="both classes", do="Evaluate on more rows."
+        )
     return float(comm.bcast(np.array(_pooled_auc(*pooled.T) if comm.rank == 0 else 0.0)))
 
 
 def _pooled_auc(scores: Array, labels: Array) -> float:
+    if np.isnan(scores).any():
+        return float("nan")  # a net that has diverged ranks nothing
     positive = labels > 0.5
     positives, negatives = int(positive.sum()), int((~positive).sum())
-    if positives == 0 or negatives == 0:
-        raise CountError(
-            "AUC",
-            got=f"{positives} positive and {negatives} negative rows",
-            expected="both classes",
-            do="Evaluate on more rows.",
-        )
     _, place, ties = np.unique(scores, return_inverse=True, return_counts=True)
     mid_rank = np.cumsum(ties) - (ties - 1) / 2.0
     return float((mid_rank[place][positive].sum() - positives * (positives + 1) / 2.0) / (positives * negatives))
@@ -87,6 +90,16 @@ def r_squared(predictions: Array, labels: Array, comm: Communicator) -> float:
             "R^2", got="equal labels in all rows", expected="labels that differ", do="Evaluate on more rows."
         )
     return float(1.0 - residual / spread)
+
+
+def _check_shapes(outputs: Array, labels: Array) -> None:
+    if labels.ndim != 1 or outputs.shape[:1] != labels.shape:
+        raise ShapeError(
+            "metric",
+            got=f"outputs {outputs.shape}, labels {labels.shape}",
+            expected="(N, ...) and (N,)",
+            do="One label a row.",
+        )
 
 
 def _ratio(sums: Array, name: str) -> float:

@@ -9,7 +9,7 @@ import numpy as np
 from ..arrays import Array
 from ..comm.base import Communicator
 from ..nn.losses import Loss
-from ..nn.module import Module, Parameter, check_no_contexts
+from ..nn.module import Module, Parameter, check_no_contexts, clear_contexts
 from ..optim.base import Optimizer
 
 
@@ -45,8 +45,13 @@ def step(
         ContextError: earlier forward passes are still waiting for their backward pass.
     """
     check_no_contexts(model)
-    loss_sum, count = loss(model(x, weights), y, weights)
-    model.backward(loss.backward())
+    model.zero_grad()  # what an earlier backward pass has left is not this batch's
+    try:
+        loss_sum, count = loss(model(x, weights), y, weights)
+        model.backward(loss.backward())
+    except BaseException:
+        clear_contexts(model)
+        raise
     loss_sum, count = sum_gradients(optimizer.parameters, loss_sum, count, comm)
     if count == 0:
         model.zero_grad()
