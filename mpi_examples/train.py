@@ -2,7 +2,7 @@
 
     mpirun -n 8 python mpi_examples/train.py            # 8 MPI processes, both tasks
     python mpi_examples/train.py --ranks 8              # the same ranks as threads, without MPI
-    python mpi_examples/train.py --task digits --arms sorted+local,sorted+sync --seeds 2
+    python mpi_examples/train.py --task digits --arms iid+local,sorted+local,sorted+sync
 
 Trains one small net per arm and seed, data-parallel over the ranks, and prints a table for each task, then one sentence.
 """
@@ -95,7 +95,15 @@ def main() -> None:
             }
             own = options.task.endswith(sorted_batches.OWN_FILES)
             source = Source(options.task, *(getattr(options, f.name) for f in fields(Source)[1:])) if own else None
+            if own and not options.task.endswith(".npz") and not options.label:
+                raise ArgumentError(
+                    "label", got="none", expected="the column to predict", do="For example --label click."
+                )
             configs = [sorted_batches.Config(task=task, **shared) for task in tasks]
+            if Path(options.out).exists() and not Path(options.out).is_dir():
+                raise ArgumentError(
+                    "out", got=f"the file {options.out}", expected="a folder", do="Choose another name."
+                )
         ranks = WITHOUT_MPI if options.ranks is None and world_size() is None else options.ranks
         launch(train_and_report, ranks, args=(configs, options, source))
     except KeyboardInterrupt:
@@ -158,12 +166,12 @@ def report(results: list[Result], options: Options) -> None:
         "curves.png": order_gap(results),
         "config.toml": config_toml(kept).encode(),
     }
-    folder = write_run(Path(options.out), Path(options.task).stem, files)
-    if options.json:
+    if options.json:  # first of all: a full disk must not lose it
         print(result_json(results), end="", flush=True)
-        return
-    print(f"Written to {folder}: result.json, curves.png, config.toml.\n")
-    print("\n".join(sentence(result) for result in results), flush=True)
+    folder = write_run(Path(options.out), Path(options.task).stem, files)
+    if not options.json:
+        print(f"Written to {folder}: result.json, curves.png, config.toml.\n")
+        print("\n".join(sentence(result) for result in results), flush=True)
 
 
 def read_options(arguments: list[str]) -> Options:
@@ -189,9 +197,11 @@ def options_in(file: str) -> list[str]:
             expected="a readable TOML file",
             do="Start from a config.toml in runs/.",
         ) from error
+    values["json"] = [] if values.get("json") else None  # a flag has no value
     return [
         text
         for name, value in values.items()
+        if value is not None
         for text in (f"--{name}", *map(str, value if isinstance(value, list) else [value]))
     ]
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import Annotated
 
 from .data.own_log import Source, read_log
 from .errors import SyncBNError
@@ -28,10 +27,10 @@ def main() -> None:
 
 
 def inspect_log(
-    file: Annotated[str, "positional"],
+    file: str,
     /,
-    label: str,
     entity: str,
+    label: str = "",
     rows: int = 32,
     ranks: int = 8,
     features: tuple[str, ...] = (),
@@ -44,8 +43,8 @@ def inspect_log(
 
     Args:
         file: .csv with a header, or .npz with arrays x, y, entity.
-        label: column that a model would predict; it is left out of the features.
         entity: column of the key by which rows belong together (user, session, site).
+        label: column that a model would predict; it is left out of the features.
         rows: rows a rank and step.
         ranks: number of ranks.
         features: columns to measure, separated by commas or spaces; default: all but dates and identifiers.

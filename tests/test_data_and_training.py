@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from syncbn_sim import data, nn, optim, stats, train
 from syncbn_sim.comm import LedgerCommunicator, SerialCommunicator, launch
-from syncbn_sim.errors import ArgumentError, ContextError, CountError, DataError
+from syncbn_sim.errors import ArgumentError, ContextError, CountError, DataError, ShapeError
 
 RNG = np.random.default_rng(0)
 
@@ -202,6 +202,62 @@ def test_step_refuses_left_over_forward_passes() -> None:
         )
 
 
+def test_step_starts_clean_and_leaves_nothing_behind_when_it_fails() -> None:
+    x, y = RNG.normal(size=(6, 4)), np.array([0, 1, 2, 0, 1, 2])
+    moved = []
+    for stale in (False, True):
+        f64 = {"dtype": np.float64}
+        model = nn.Sequential(nn.Linear(4, 5, bias=False, **f64), nn.BatchNorm(5, **f64), nn.Linear(5, 3, **f64))
+        loss, optimizer = nn.CrossEntropyLoss(), optim.SGD(model.parameters(), 0.1)
+        if stale:
+            model(x)
+            model.backward(np.ones((6, 3)) * [1, -2, 3])  # somebody looked at gradients before
+            model[1].load_state_dict(nn.BatchNorm(5, **f64).state_dict())
+            with pytest.raises(CountError):
+                train.step(model, loss, optimizer, SerialCommunicator(), x[:1], y[:1])
+        train.step(model, loss, optimizer, SerialCommunicator(), x, y)
+        moved.append(model.state_dict())
+    for key in moved[0]:
+        np.testing.assert_array_equal(moved[0][key], moved[1][key])
+
+
+def test_an_empty_world_leaves_no_gradients() -> None:
+    model = small_net()
+    optimizer = optim.SGD(model.parameters(), 0.1)
+    train.step(model, nn.CrossEntropyLoss(), optimizer, SerialCommunicator(), np.ones((0, 4)), np.ones(0, int))
+    assert all(p.grad is None for p in model.parameters())
+
+
+def test_metrics_refuse_shapes_and_a_diverged_net_gets_no_score() -> None:
+    alone = SerialCommunicator()
+    for metric, width in ((train.accuracy, 3), (train.log_loss, 1), (train.auc, 1)):
+        with pytest.raises(ShapeError, match="One label a row"):
+            metric(np.ones((6, width)), np.ones((6, 1)), alone)
+    lost, labels = np.full((6, 2), np.nan), np.arange(6) % 2
+    assert train.accuracy(lost, labels, alone) == 0
+    assert np.isnan(train.auc(lost[:, 0], labels, alone))
+
+
+def test_one_blas_thread_a_rank() -> None:
+    pools = pytest.importorskip("threadpoolctl").threadpool_info
+
+    def threads(comm):
+        return [pool["num_threads"] for pool in pools() if pool["user_api"] == "blas"]
+
+    found = launch(threads, 2)
+    assert found[0]
+    assert all(count == 1 for ranks in found for count in ranks)
+
+
+def test_settings_of_the_caller_hold_on_the_ranks() -> None:
+    def divide(comm):
+        return np.ones(1) / np.zeros(1)
+
+    for ranks in (1, 2):
+        with np.errstate(divide="raise"), pytest.raises(FloatingPointError):
+            launch(divide, ranks)
+
+
 def test_statistics_for_evaluation() -> None:
     def on_rank(comm):
         bn = nn.BatchNorm(1, dtype=np.float64)
@@ -209,6 +265,7 @@ def test_statistics_for_evaluation() -> None:
         averaged = train.with_averaged_statistics(bn, comm, rows_seen=[30, 10][comm.rank])
         first = train.with_statistics_of_rank_0(bn, comm)
         untouched = train.with_averaged_statistics(bn, comm, rows_seen=0)
+        assert first.running_var[0] == 1
         return (
             averaged.running_mean[0],
             averaged.running_var[0],

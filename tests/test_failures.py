@@ -16,7 +16,7 @@ from conftest import ROOT, mpirun_command, run, run_mpi
 from syncbn_sim import nn
 from syncbn_sim.comm import LedgerCommunicator, launch
 from syncbn_sim.comm.checked import CheckedCommunicator
-from syncbn_sim.errors import CollectiveMismatchError, DeadlockError
+from syncbn_sim.errors import CollectiveMismatchError, DeadlockError, LaunchError
 
 PREAMBLE = """
 import os, sys, time
@@ -79,6 +79,50 @@ def test_rank_that_ends_before_launch_ends_mpi(end: str, tmp_path: Path) -> None
     assert "rank 0: another rank ended before launch()" in done.stderr
     if "raise" in end:
         assert "ZeroDivisionError: early" in done.stderr
+
+
+def test_launch_may_be_called_again_under_mpirun(tmp_path: Path) -> None:
+    done = timed_mpi(2, "for k in (1, 2): print(launch(lambda comm: comm.rank + k), flush=True)", tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert all(done.stdout.count(text) == times for text, times in (("None", 2), ("[1, 2]", 1), ("[2, 3]", 1)))
+
+
+def test_error_between_two_launches_ends_mpi(tmp_path: Path) -> None:
+    body = "found = launch(lambda comm: comm.rank)\nmax(found)\nlaunch(lambda comm: comm.barrier())"
+    done = timed_mpi(2, body, tmp_path)  # over MPI only rank 0 has the list
+    assert done.returncode != 0
+    assert "[rank 1] TypeError" in done.stderr
+
+
+def test_leaving_inside_launch_is_an_error_on_every_backend(tmp_path: Path) -> None:
+    def leave(comm):
+        if comm.rank == 1:
+            sys.exit(0)
+        comm.barrier()
+
+    with pytest.raises(LaunchError, match=r"sys\.exit\(0\)"):
+        launch(leave, 3)
+    body = "def leave(comm):\n    if comm.rank == 1: sys.exit(0)\n    comm.barrier()\nlaunch(leave)"
+    done = timed_mpi(2, body, tmp_path)
+    assert done.returncode != 0
+    assert "[rank 1]" in done.stderr
+
+
+GROUP_SKIP = """
+def skip(comm):
+    group = comm.split(comm.rank // 2)
+    a, b = nn.SyncBatchNorm(3, comm=group), nn.SyncBatchNorm(3, comm=group)
+    a(np.random.normal(size=(4, 3)))
+    if comm.rank != 1:
+        b(np.random.normal(size=(4, 3)))
+"""
+
+
+def test_skipped_layer_in_a_group_is_named_on_mpi(tmp_path: Path) -> None:
+    done = timed_mpi(4, GROUP_SKIP + "launch(skip)", tmp_path)
+    assert done.returncode != 0
+    assert "nothing: its function has returned" in done.stderr
+    assert "allreduce sum float64 (7,) (call 2)" in done.stderr
 
 
 SKIP = """

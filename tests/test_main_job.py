@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 import tomllib
 from dataclasses import replace
@@ -79,8 +80,10 @@ def quick_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str,
         else:
             done = run([sys.executable, SCRIPT, "--ranks", "2", *options])
         assert done.returncode == 0, done.stderr
-        assert "step/s" in done.stderr  # the progress bar
-        assert done.stderr.count("step/s") == done.stderr.count("digits:")  # of one rank
+        assert "digits:" in done.stderr  # the progress bar, of one rank: it counts up
+        shown = [int(n) for n in re.findall(r"(\d+)/3024 ", done.stderr)]
+        assert len(shown) > 2
+        assert shown == sorted(shown)
         found[backend] = (done.stdout, next(out.iterdir()))
     return found
 
@@ -206,3 +209,26 @@ def test_sentence_claims_a_gap_only_where_the_interval_does() -> None:
     assert "no clear gap between sorted+local and iid+sync" in table(without)
     fewer = replace(result, arms={arm: found for arm, found in result.arms.items() if arm != "iid+local"})
     assert "the comparison needs" in sentence(fewer)
+
+
+def test_diverged_nets_are_called_so(tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    options = ["--optimizer", "sgd", "--lr", "1e30", "--seeds", "1", "--epochs", "1", "--arms", "sorted+sync"]
+    done = run(
+        [sys.executable, "-W", "ignore", SCRIPT, "--task", "digits", "--ranks", "2", *options, "--out", str(out)]
+    )
+    assert done.returncode == 0, done.stderr
+    json.loads((next(out.iterdir()) / "result.json").read_text())
+
+
+def test_out_must_not_be_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    done = run([sys.executable, SCRIPT, *QUICK, "--out", str(tmp_path / "file")])
+    assert done.returncode != 0
+    assert "expected a folder" in done.stderr
+
+
+def test_json_has_null_for_what_is_not_finite() -> None:
+    from syncbn_sim.report.files import _finite
+
+    assert _finite({"a": [1.0, float("nan"), (float("inf"), "x", 2)]}) == {"a": [1.0, None, [None, "x", 2]]}

@@ -183,7 +183,7 @@ def test_bad_sources_are_explained(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"nowhere\.csv.*No such file"):
         read_log(Source(str(tmp_path / "nowhere.csv"), "a", "b"))
     for change, message in (
-        ({"label": ""}, "--label click"),
+        ({"entity": ""}, "--entity user_id"),
         ({"missing": "drop"}, "refuse or impute"),
         ({"width": 1}, "width"),
     ):
@@ -270,6 +270,9 @@ def test_inspect_log_command(tmp_path: Path) -> None:
     ):
         assert words in done.stdout
     assert figure.read_bytes()[:4] == b"\x89PNG"
+    bare = run([*command, path, "--entity", "user", "--figure", str(figure)])
+    assert bare.returncode == 0, bare.stderr
+    assert "click" in bare.stdout  # without a label it is a feature like the others
     bad = run([*command, path, "--label", "clik", "--entity", "user", "--figure", str(tmp_path / "g.png")])
     assert bad.returncode != 0
     assert "Did you mean 'click'" in bad.stderr

@@ -135,6 +135,7 @@ def test_intra_class_correlation_edges() -> None:
     rho = stats.intra_class_correlation(x, entity)
     assert np.isnan(rho[0])
     assert rho[1] == pytest.approx(1.0)
+    assert np.isnan(stats.intra_class_correlation(np.full(6, 0.1), np.repeat([0, 1, 2], 2)))
     with pytest.raises(CountError, match="two entities"):
         stats.intra_class_correlation(x, np.zeros(4))
     with pytest.raises(CountError):

@@ -23,7 +23,7 @@ class Source:
 
     Attributes:
         path: .csv (any delimited text with a header) or .npz with arrays x, y, entity.
-        label: column to predict.
+        label: column to predict; empty: there is none, the log is only to be measured.
         entity: column of the key by which rows belong together (user, session, site).
         features: columns to learn from; empty: all others, but those that look like dates or identifiers.
         missing: "refuse" missing values, or "impute" them (numbers by the training mean, text as a category of its own).
@@ -47,10 +47,10 @@ class Source:
                 "width, delimiter", got=f"{self.width}, {self.delimiter!r}", expected="at least 2, and one character",
                 do="Leave them out for 32 and a comma.",
             )  # fmt: skip
-        if not self.path.endswith(".npz") and not (self.label and self.entity):
+        if not self.path.endswith(".npz") and not self.entity:
             raise ArgumentError(
-                "label, entity", got=f"{self.label!r}, {self.entity!r}", expected="the names of two columns of the file",
-                do="For example --label click --entity user_id.",
+                "entity", got="none", expected="the column by which rows belong together",
+                do="For example --entity user_id.",
             )  # fmt: skip
 
 
@@ -63,7 +63,7 @@ class Log:
         names: F feature names; text features appear as "colour=red" or "colour#3".
         is_number: (F,) which columns are numbers, to be standardised.
         y: (N,) labels: 0.0 / 1.0, class numbers, or numbers.
-        kind: "binary", "classes" or "numbers".
+        kind: "binary", "classes" or "numbers"; "none" without a label.
         entity: (N,) entity codes.
         notes: what was decided, in sentences for the user.
     """
@@ -114,9 +114,10 @@ def read_log(source: Source, on_bytes: OnBytes = lambda n: None) -> Log:
     log.notes.append(
         f"{len(log.names)} features take {log.x.nbytes / 2**20:,.0f} MiB, on each rank; reading takes about twice that, once."
     )
-    log.notes.append(
-        f"Split by entity: {TEST_SHARE:.0%} of the entities, drawn anew for each seed, are kept for the test."
-    )
+    if log.kind != "none":
+        log.notes.append(
+            f"Split by entity: {TEST_SHARE:.0%} of the entities, drawn anew for each seed, are kept for the test."
+        )
     return log
 
 
@@ -125,16 +126,16 @@ def _read_csv(source: Source, on_bytes: OnBytes) -> Log:
         raise complaint(
             None, source.label, "one column in two parts", "label, entity and features apart", "Name each once."
         )
-    needed = [source.label, source.entity, *source.features]
+    needed = [name for name in (source.label, source.entity, *source.features) if name]
     columns = read_delimited(Path(source.path), needed, not source.features, source.label, source.delimiter, on_bytes)
-    label, key = columns.pop(source.label), columns.pop(source.entity)
+    key, label = columns.pop(source.entity), columns.pop(source.label) if source.label else None
     for column in (label, key):
-        if column.missing:
+        if column and column.missing:
             raise complaint(
                 column.first_missing, column.name, "a missing value", "a value in every row", "Take those rows out."
             )
     notes: list[str] = []
-    y, kind = _label(label.name, label.values, label.names, notes)
+    y, kind = _label(label.name, label.values, label.names, notes) if label else (np.zeros(len(key.values)), "none")
     used = [column for column in columns.values() if source.features or not _looks_useless(column, notes)]
     if not used:
         raise complaint(None, None, "no feature to learn from", "at least one", "Name them with --features.")

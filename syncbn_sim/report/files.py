@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import os
 import shutil
 import time
@@ -15,8 +16,16 @@ from ..experiments.result import Result
 
 
 def result_json(results: Sequence[Result]) -> str:
-    """result.json: a list of one object a task."""
-    return json.dumps([asdict(result) for result in results], indent=1, allow_nan=False) + "\n"
+    """result.json: a list of one object a task. What is not finite (a net that has diverged) is null."""
+    return json.dumps([_finite(asdict(result)) for result in results], indent=1, allow_nan=False) + "\n"
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_finite(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def config_toml(options: Mapping[str, Any]) -> str:

@@ -144,6 +144,8 @@ def _finding(result: Result) -> str:
     if change is None or "sorted+sync" not in result.differences:
         return f"{result.task}: {_NAMES[result.metric]} by arm"
     if change.ci95 and change.ci95[1] < 0:
-        back = f",\nSyncBN wins back {100 * result.recovery.mean:.0f} % of the gap" if result.recovery else ""
+        back = (
+            f",\nSyncBN wins back {100 * result.recovery.mean:.0f} % of the way to iid+sync" if result.recovery else ""
+        )
         return f"sorting by {result.sorted_by} costs local BN {-100 * change.mean:.1f} points{back}"
     return f"sorting by {result.sorted_by} does not clearly hurt local BN"

@@ -43,7 +43,7 @@ def table(result: Result) -> str:
 
 def _lines_below(result: Result) -> list[str]:
     lines: list[str] = []
-    gap = "of the gap between sorted+local and"
+    gap = "of the way from sorted+local to"
     for share, reference in ((result.recovery, "iid+sync"), (result.recovery_against_iid_local, "iid+local")):
         if {"sorted+local", "sorted+sync", reference} <= set(result.arms):
             lines.append(
@@ -90,6 +90,10 @@ def sentence(result: Result) -> str:
             f"Of the arms that ran, {best} reaches the best {name}, {level(best)}; "
             "the comparison needs iid+local, sorted+local and sorted+sync."
         )
+    if any(s.mean != s.mean for arm in result.arms.values() for s in arm.values()):
+        return "At least one arm has diverged (nan): try a smaller --lr before comparing."
+    if result.ranks == 1:
+        return "One rank has nobody to synchronise with, so local and sync are the same: start more with --ranks."
     change = result.differences["sorted+local"]
     if (change.ci95[1] if change.ci95 else change.mean) >= 0:
         return (
@@ -101,12 +105,14 @@ def sentence(result: Result) -> str:
         f"Sorted by {result.sorted_by}, local batch norm falls from {level('iid+local')} to {level('sorted+local')} "
         f"{name}; synchronised over {result.ranks} ranks it reaches {level('sorted+sync')}"
     )
-    text += f", {_percent(result.recovery)} of the way to SyncBN on shuffled data." if result.recovery else "."
+    if result.recovery:
+        text += f". SyncBN on shuffled data reaches {level('iid+sync')}: so it wins back {_percent(result.recovery)} of the way there"
+    text += "."
     cost = result.order_cost_without_norm
     if cost and cost.ci95 and cost.ci95[0] > 0:
         text += (
-            f" The {_points(cost, sign=False)} points that sorting costs a net without normalisation are the order's "
-            "doing, which no batch norm repairs."
+            f" A net without normalisation loses {_points(cost, sign=False)} points to the same order: "
+            "that loss is not batch norm's, and synchronising is no cure for it."
         )
     return text if change.ci95 else f"{text} (One seed: no interval, so no claim.)"
 
