@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-HEAVY = {"mpi4py", "matplotlib", "tqdm", "tyro", "scipy", "sklearn", "threadpoolctl"}
+HEAVY = {"mpi4py", "matplotlib", "tqdm", "tyro", "scipy", "sklearn", "threadpoolctl", "greenlet"}
 MAY_IMPORT_AT_TOP = {"report/plots.py": {"matplotlib"}}
 
 

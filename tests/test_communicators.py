@@ -23,6 +23,12 @@ def test_contract_threads(check: str, ranks: int) -> None:
     launch(contract.CHECKS[check], ranks, "threads")
 
 
+@pytest.mark.parametrize("ranks", [1, 2, 3, 4, 8, 33])
+@pytest.mark.parametrize("check", contract.CHECKS)
+def test_contract_lockstep(check: str, ranks: int) -> None:
+    launch(contract.CHECKS[check], ranks, "lockstep")
+
+
 @pytest.mark.parametrize("wrapper", [LedgerCommunicator, CheckedCommunicator])
 @pytest.mark.parametrize("check", contract.CHECKS)
 def test_contract_wrappers(check: str, wrapper: type[LedgerCommunicator] | type[CheckedCommunicator]) -> None:

@@ -21,6 +21,20 @@ def test_threads_equal_one_batch(check: str, ranks: int) -> None:
 
 @pytest.mark.parametrize("ranks", RANKS)
 @pytest.mark.parametrize("check", equivalence.CHECKS)
+def test_lockstep_equals_one_batch(check: str, ranks: int) -> None:
+    launch(equivalence.CHECKS[check], ranks, "lockstep")
+
+
+@pytest.mark.parametrize("ranks", RANKS)
+def test_lockstep_and_threads_have_the_same_bits(ranks: int) -> None:
+    threads, lockstep = (launch(fifty_steps, ranks, backend) for backend in ("threads", "lockstep"))
+    for a, b in zip(threads, lockstep, strict=True):
+        for key in a:
+            np.testing.assert_array_equal(a[key], b[key])
+
+
+@pytest.mark.parametrize("ranks", RANKS)
+@pytest.mark.parametrize("check", equivalence.CHECKS)
 def test_mpi_equals_one_batch(check: str, ranks: int) -> None:
     assert mpi_matrix(ranks)[0][f"equivalence:{check}"] == ""
 

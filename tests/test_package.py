@@ -16,7 +16,7 @@ def test_import_needs_numpy_alone() -> None:
     """Every third-party module but NumPy is made unimportable, then the package is imported and used."""
     code = """
 import sys
-for name in ("mpi4py", "matplotlib", "tqdm", "tyro", "scipy", "sklearn", "threadpoolctl"):
+for name in ("mpi4py", "matplotlib", "tqdm", "tyro", "scipy", "sklearn", "threadpoolctl", "greenlet"):
     sys.modules[name] = None
 import numpy as np, syncbn_sim as s
 y = s.comm.launch(lambda comm: s.nn.SyncBatchNorm(2, comm=comm)(np.random.rand(3, 2)), 2)
@@ -46,7 +46,7 @@ def test_environment_yml_has_the_names_and_bounds_of_pyproject() -> None:
     extras = PROJECT["optional-dependencies"]
     wanted = {
         *PROJECT["dependencies"],
-        *(d for name in ("mpi", "data", "plots", "cli") for d in extras[name]),
+        *(d for name in ("mpi", "data", "plots", "cli", "lockstep") for d in extras[name]),
         f"python{PROJECT['requires-python']}",
     }
     assert given == wanted

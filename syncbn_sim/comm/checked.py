@@ -12,9 +12,10 @@ from .base import Communicator
 from .board import Board
 from .calls import Call, code_lines, describe, finished, mismatch
 from .mpi import MPICommunicator
+from .wrapper import Wrapper
 
 
-class CheckedCommunicator(Communicator):
+class CheckedCommunicator(Wrapper):
     """Compares every collective over the ranks, and names each rank's call when they differ.
 
     Ranks of one machine compare notes on a board in shared memory. Without a board (ranks on several machines, groups), the ranks
@@ -28,8 +29,8 @@ class CheckedCommunicator(Communicator):
     """
 
     def __init__(self, inner: Communicator, board: Board | None = None) -> None:
-        self.inner, self.board = inner, board
-        self.rank, self.size, self.backend = inner.rank, inner.size, inner.backend
+        super().__init__(inner)
+        self.board = board
         self.calls = 0
         self.groups: list[CheckedCommunicator] = []
 
@@ -87,9 +88,3 @@ class CheckedCommunicator(Communicator):
         board = Board(group.mpi_comm) if self.board is not None and isinstance(group, MPICommunicator) else None
         self.groups.append(CheckedCommunicator(group, board))
         return self.groups[-1]
-
-    def _send(self, array: Array, dest: int, tag: int) -> None:
-        self.inner.send(array, dest, tag)
-
-    def _recv(self, source: int, tag: int) -> Array:
-        return self.inner.recv(source, tag)

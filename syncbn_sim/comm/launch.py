@@ -14,12 +14,13 @@ from ..errors import ArgumentError, LaunchError, RankAbortedError
 from .base import Communicator
 from .board import Board
 from .checked import CheckedCommunicator
+from .lockstep import run as run_lockstep
 from .mpi import MPICommunicator, abort_with_traceback, end_all_on_uncaught_errors
 from .mpi_start import start_mpi, world_size
 from .serial import SerialCommunicator
 from .threads import Group, ThreadCommunicator, World
 
-BACKENDS = ("auto", "serial", "threads", "mpi")
+BACKENDS = ("auto", "serial", "threads", "lockstep", "mpi")
 
 
 def launch(
@@ -35,7 +36,8 @@ def launch(
     Args:
         fn: called once a rank, with that rank's communicator first.
         ranks: how many; default: the world's size under mpirun, else 1.
-        backend: "serial", "threads", "mpi", or "auto": mpi under mpirun, else threads (serial for one rank).
+        backend: "serial", "threads", "lockstep" (thousands of ranks taking turns in this thread), "mpi", or "auto": mpi
+            under mpirun, else threads (serial for one rank).
         args: further positional arguments.
         kwargs: further keyword arguments.
         checked: over MPI, compare every collective over the ranks first and name a mismatch; off for
@@ -53,6 +55,8 @@ def launch(
     with _one_blas_thread():
         if chosen == "serial":
             return [fn(SerialCommunicator(), *args, **(kwargs or {}))]
+        if chosen == "lockstep":
+            return run_lockstep(fn, size, args, kwargs)
         if chosen == "threads":
             return _launch_threads(fn, size, args, kwargs or {})
         return _launch_mpi(fn, ranks, args, kwargs or {}, checked)

@@ -10,6 +10,7 @@ from typing import Any
 
 from ..arrays import Array
 from .base import Communicator
+from .wrapper import Wrapper
 
 
 @dataclass
@@ -27,7 +28,7 @@ class Entry:
     seconds: float = 0.0
 
 
-class LedgerCommunicator(Communicator):
+class LedgerCommunicator(Wrapper):
     """Passes every call on to another communicator and writes it down.
 
     Attributes:
@@ -35,8 +36,7 @@ class LedgerCommunicator(Communicator):
     """
 
     def __init__(self, inner: Communicator) -> None:
-        self.inner = inner
-        self.rank, self.size, self.backend = inner.rank, inner.size, inner.backend
+        super().__init__(inner)
         self.entries: dict[str, Entry] = {}
 
     def entry(self, op: str) -> Entry:

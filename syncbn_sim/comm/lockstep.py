@@ -1,0 +1,266 @@
+"""Thousands of ranks in one thread: each runs until its next collective or receive, then the next one runs.
+
+Ranks are greenlets. There are no locks and no races: the order is the same in every run, and a mismatch or a deadlock is known the
+moment nobody can go on. Sums are formed in rank order, so results are bit for bit those of threads.
+"""
+
+from __future__ import annotations
+
+import contextvars
+import copy
+from collections import defaultdict, deque
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from ..arrays import Array
+from ..errors import CommunicatorError, DeadlockError, MissingDependencyError, RankAbortedError
+from .base import REDUCTIONS, Communicator, group_members, reduce_in_rank_order
+from .calls import Call, code_lines, finished, mismatch
+
+if TYPE_CHECKING:
+    from greenlet import greenlet
+
+Asked = tuple[Any, ...]  # ("allreduce", op, dtype, shape), ("recv", source, tag), ...: what a rank waits in
+Observer = Callable[["Message"], None]
+
+
+@dataclass(frozen=True)
+class Message:
+    """One point-to-point message or one rank's part in a collective, as an observer sees it.
+
+    Attributes:
+        number: 0, 1, 2, ... in the order in which they were said.
+        op: "send" or the name of the collective.
+        source: the rank that says it.
+        dest: the rank it goes to; None: all of the group.
+        array: what is said (a copy), None where it is no array.
+    """
+
+    number: int
+    op: str
+    source: int
+    dest: int | None
+    array: Array | None
+
+
+class World:
+    """The ranks, whose turn it is, and what each one waits in."""
+
+    def __init__(self, size: int, observer: Observer | None) -> None:
+        self.hub: greenlet
+        self.tasks: list[greenlet] = []
+        self.ready: deque[greenlet] = deque()
+        self.asked: list[Asked | None] = [None] * size
+        self.calls = [0] * size
+        self.failure: BaseException | None = None
+        self.observer, self.said = observer, 0
+
+    def pause(self) -> None:
+        """Lets the next rank run; returns when this one's turn has come again."""
+        (self.ready.popleft() if self.ready else self.hub).switch()
+
+    def call_of(self, rank: int) -> Call:
+        """What a rank waits in, in words. Its code line is read off its stack, so that nobody pays for it before."""
+        asked = self.asked[rank]
+        if asked is None:
+            return finished(self.calls[rank] + 1)
+        op, *details = asked
+        text = f"from rank {details[0]}, tag {details[1]}" if op == "recv" else " ".join(map(str, details))
+        return Call(op, text, self.calls[rank], code_lines(self.tasks[rank].gr_frame))
+
+    def stuck(self) -> CommunicatorError:
+        """Why nobody can run."""
+        calls = {rank: self.call_of(rank) for rank in range(len(self.tasks))}
+        if any(call.op == "recv" for call in calls.values()):
+            lines = "\n".join(f"  rank {r}: {call}" for r, call in calls.items())
+            return DeadlockError(
+                "every rank waits", got=f"\n{lines}\n", expected="a rank that can go on",
+                do="Look for a recv whose send is missing or has another tag.",
+            )  # fmt: skip
+        return mismatch(calls)
+
+    def tell(self, op: str, source: int, dest: int | None, payload: Any) -> None:
+        """Shows the observer what is being said."""
+        if self.observer:
+            array = payload.copy() if isinstance(payload, np.ndarray) else None
+            self.observer(Message(self.said, op, source, dest, array))
+            self.said += 1
+
+
+class Group:
+    """One communicator's meeting place."""
+
+    def __init__(self, members: list[int], world: World) -> None:
+        self.members, self.world = members, world
+        self.slots: list[Any] = [None] * len(members)
+        self.arrived = 0
+        self.asked: Asked = ()
+        self.agreed = True
+        self.result: Any = None
+        self.mail: dict[tuple[int, int, int], deque[Array]] = defaultdict(deque)
+
+
+class LockstepCommunicator(Communicator):
+    """One greenlet's view of a group of them."""
+
+    backend = "lockstep"
+
+    def __init__(self, group: Group, rank: int) -> None:
+        self._group, self._world = group, group.world
+        self.rank, self.size = rank, len(group.members)
+        self._world_rank = group.members[rank]
+
+    def allreduce(self, array: object, op: str = "sum") -> Array:
+        """As `Communicator.allreduce`; an array that needs no preparation takes the short way, 1 us a rank."""
+        if type(array) is np.ndarray and array.dtype.char in "dfl" and op in REDUCTIONS:
+            return self._allreduce(array, op)
+        return super().allreduce(array, op)
+
+    def _meet(self, asked: Asked, payload: Any, combine: Callable[[list[Any]], Any]) -> Any:
+        """All ranks bring a payload; the last one combines them in rank order; all leave with the result."""
+        group, world = self._group, self._world
+        world.asked[self._world_rank] = asked
+        world.calls[self._world_rank] += 1
+        if world.observer:
+            world.tell(asked[0], self._world_rank, None, payload)
+        if group.arrived == 0:
+            group.asked, group.agreed = asked, True
+        elif asked != group.asked:
+            group.agreed = False
+        group.slots[self.rank] = payload
+        group.arrived += 1
+        if group.arrived == self.size and group.agreed:
+            group.result = combine(group.slots)
+            group.arrived = 0
+            world.ready.extend([world.tasks[member] for member in group.members])
+        world.pause()  # without agreement nobody wakes this group again, and the hub tells why
+        return group.result
+
+    def _allreduce(self, array: Array, op: str) -> Array:
+        total = self._meet(("allreduce", op, array.dtype, array.shape), array, lambda arrays: self._reduce(arrays, op))
+        return total.copy()
+
+    def _reduce(self, arrays: list[Array], op: str) -> Array:
+        return reduce_in_rank_order(arrays, op)
+
+    def _allgather(self, array: Array) -> list[Array]:
+        parts = self._meet(("allgather", array.dtype), array, lambda arrays: [a.copy() for a in arrays])
+        return [part.copy() for part in parts]
+
+    def _bcast(self, value: Any, root: int) -> Any:
+        return copy.deepcopy(self._meet(("bcast", f"root {root}"), value, lambda values: copy.deepcopy(values[root])))
+
+    def _barrier(self) -> None:
+        self._meet(("barrier",), None, lambda _: None)
+
+    def _split(self, color: int | None, key: int) -> Communicator | None:
+        def groups(colors: list[tuple[int | None, int]]) -> dict[int, tuple[list[int], Group]]:
+            found = {}
+            for c in sorted({c for c, _ in colors if c is not None}):
+                ranks = group_members(colors, c)
+                found[c] = (ranks, Group([self._group.members[r] for r in ranks], self._world))
+            return found
+
+        by_color = self._meet(("split",), (color, key), groups)
+        if color is None:
+            return None
+        ranks, group = by_color[color]
+        return LockstepCommunicator(group, ranks.index(self.rank))
+
+    def _send(self, array: Array, dest: int, tag: int) -> None:
+        world, receiver = self._world, self._group.members[dest]
+        world.tell("send", self._world_rank, receiver, array)
+        self._group.mail[self.rank, dest, tag].append(array.copy())
+        if world.asked[receiver] == ("recv", self.rank, tag, id(self._group)):
+            world.asked[receiver] = ("woken",)
+            world.ready.append(world.tasks[receiver])
+
+    def _recv(self, source: int, tag: int) -> Array:
+        world, box = self._world, self._group.mail[source, self.rank, tag]
+        if not box:
+            world.asked[self._world_rank] = ("recv", source, tag, id(self._group))
+            world.pause()
+        return box.popleft()
+
+
+def run(
+    fn: Callable[..., Any],
+    ranks: int,
+    args: Sequence[Any] = (),
+    kwargs: Mapping[str, Any] | None = None,
+    observer: Observer | None = None,
+) -> list[Any]:
+    """Runs fn(comm, *args, **kwargs) on lockstep ranks; what `launch(backend="lockstep")` does, with an observer.
+
+    Args:
+        fn: called once a rank.
+        ranks: how many, 1 to thousands.
+        args: further positional arguments.
+        kwargs: further keyword arguments.
+        observer: called with each `Message` the moment it is said.
+
+    Returns:
+        The results by rank.
+
+    Raises:
+        CollectiveMismatchError, DeadlockError: with every rank's call and code line, the moment nobody can go on.
+        MissingDependencyError: greenlet is not installed.
+    """
+    world = World(ranks, observer)
+    group = Group(list(range(ranks)), world)
+    results: list[Any] = [None] * ranks
+
+    def rank_main(rank: int) -> None:
+        try:
+            results[rank] = fn(LockstepCommunicator(group, rank), *args, **(kwargs or {}))
+        except RankAbortedError:
+            pass
+        except BaseException as error:
+            error.add_note(f"This happened on rank {rank} of {ranks}.")
+            world.failure = world.failure or error
+        world.asked[rank] = None
+
+    _take_turns(world, rank_main, ranks)
+    if world.failure is None and not all(task.dead for task in world.tasks):
+        world.failure = world.stuck()
+    if world.failure is not None:
+        _stop(world)
+        raise world.failure
+    return results
+
+
+def _take_turns(world: World, rank_main: Callable[[int], None], ranks: int) -> None:
+    """Starts a greenlet a rank, and lets them run until nobody can."""
+    try:
+        from greenlet import getcurrent, greenlet
+    except ImportError as error:
+        raise MissingDependencyError(
+            "lockstep", got="no greenlet", expected="greenlet", do="pip install 'syncbn-sim[lockstep]'."
+        ) from error
+    world.hub = getcurrent()
+    for rank in range(ranks):
+        task = greenlet(partial(rank_main, rank))
+        task.gr_context = contextvars.copy_context()  # so that np.errstate of the caller holds on the ranks
+        world.tasks.append(task)
+    for (
+        task
+    ) in world.tasks:  # from here and not from one another: a greenlet starts as deep in the stack as its starter is
+        if world.failure is None:
+            task.switch()
+    while world.ready and world.failure is None:
+        world.ready.popleft().switch()
+
+
+def _stop(world: World) -> None:
+    """Unwinds the ranks that still wait, so that their `finally` and `with` blocks run."""
+    for task in world.tasks:
+        if task and not task.dead:
+            task.throw(
+                RankAbortedError(
+                    "this rank was stopped", got="a failure", expected="all to go on", do="Read that error."
+                )
+            )
