@@ -14,13 +14,14 @@ from ..errors import ArgumentError, LaunchError, RankAbortedError
 from .base import Communicator
 from .board import Board
 from .checked import CheckedCommunicator
+from .hybrid import HybridCommunicator
 from .lockstep import run as run_lockstep
 from .mpi import MPICommunicator, abort_with_traceback, end_all_on_uncaught_errors
 from .mpi_start import start_mpi, world_size
 from .serial import SerialCommunicator
 from .threads import Group, ThreadCommunicator, World
 
-BACKENDS = ("auto", "serial", "threads", "lockstep", "mpi")
+BACKENDS = ("auto", "serial", "threads", "lockstep", "mpi", "hybrid")
 
 
 def launch(
@@ -36,8 +37,9 @@ def launch(
     Args:
         fn: called once a rank, with that rank's communicator first.
         ranks: how many; default: the world's size under mpirun, else 1.
-        backend: "serial", "threads", "lockstep" (thousands of ranks taking turns in this thread), "mpi", or "auto": mpi
-            under mpirun, else threads (serial for one rank).
+        backend: "serial", "threads", "lockstep" (thousands of ranks taking turns in this thread), "mpi", "hybrid"
+            (lockstep ranks inside MPI processes), or "auto": under mpirun mpi, or hybrid for more ranks than processes;
+            else threads (serial for one rank).
         args: further positional arguments.
         kwargs: further keyword arguments.
         checked: over MPI, compare every collective over the ranks first and name a mismatch; off for
@@ -59,7 +61,7 @@ def launch(
             return run_lockstep(fn, size, args, kwargs)
         if chosen == "threads":
             return _launch_threads(fn, size, args, kwargs or {})
-        return _launch_mpi(fn, ranks, args, kwargs or {}, checked)
+        return _launch_mpi(fn, chosen, ranks, args, kwargs or {}, checked)
 
 
 def _choose(backend: str, ranks: int | None) -> tuple[str, int]:
@@ -71,7 +73,7 @@ def _choose(backend: str, ranks: int | None) -> tuple[str, int]:
         )
     world = world_size()
     if backend == "auto":
-        backend = "mpi" if world is not None else "serial" if ranks in (None, 1) else "threads"
+        backend = "hybrid" if world is not None else "serial" if ranks in (None, 1) else "threads"
     if backend == "serial" and ranks not in (None, 1):
         raise ArgumentError(
             "ranks", got=ranks, expected='1 with backend "serial"', do='Use backend "threads" for more.'
@@ -139,19 +141,31 @@ def _left(error: SystemExit) -> LaunchError:
     )  # fmt: skip
 
 
+def _ranks_inside(backend: str, ranks: int | None, processes: int) -> int:
+    inside, over = divmod(processes if ranks is None else ranks, processes)
+    if inside < 1 or over or (backend == "mpi" and inside > 1):
+        multiple = "" if backend == "mpi" else ", or a multiple of it"
+        raise LaunchError(
+            "ranks",
+            got=ranks,
+            expected=f"{processes}, the number of processes that mpirun started{multiple}",
+            do=f"Start it with mpirun -n {ranks}, or leave ranks out.",
+        )
+    return inside
+
+
 def _launch_mpi(
-    fn: Callable[..., Any], ranks: int | None, args: Sequence[Any], kwargs: Mapping[str, Any], checked: bool
+    fn: Callable[..., Any],
+    backend: str,
+    ranks: int | None,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    checked: bool,
 ) -> list[Any] | None:
     world = start_mpi()
     inner = MPICommunicator(world)
     end_all_on_uncaught_errors(inner.rank)
-    if ranks is not None and ranks != inner.size:
-        raise LaunchError(
-            "ranks",
-            got=ranks,
-            expected=f"{inner.size}, the number of processes that mpirun started",
-            do=f"Start it with mpirun -n {ranks}, or leave ranks out.",
-        )
+    ranks_inside = _ranks_inside(backend, ranks, inner.size)
     board = Board(world) if checked and Board.reaches_all_of(world) else None
     comm: Communicator = CheckedCommunicator(inner, board) if checked else inner
     # Python's own handler runs only between bytecodes: a rank blocked inside MPI would not hear Ctrl-C.
@@ -159,13 +173,16 @@ def _launch_mpi(
         signal.signal(signal.SIGINT, signal.SIG_DFL) if threading.current_thread() is threading.main_thread() else None
     )
     try:
-        result = fn(comm, *args, **kwargs)
+        if ranks_inside == 1:
+            results = [fn(comm, *args, **kwargs)]
+        else:
+            results = run_lockstep(fn, ranks_inside, args, kwargs, view=lambda rank: HybridCommunicator(rank, comm))
         if isinstance(comm, CheckedCommunicator):
             comm.finish()
-        gathered = inner.gather_results(result)
+        gathered = inner.gather_results(results)
         if board is not None:
             board.close()
-        return gathered
+        return None if gathered is None else [result for part in gathered for result in part]
     except BaseException as error:
         abort_with_traceback(inner.rank, _left(error) if isinstance(error, SystemExit) else error)
     finally:

@@ -101,6 +101,7 @@ class Group:
         self.asked: Asked = ()
         self.agreed = True
         self.result: Any = None
+        self.error: Exception | None = None
         self.mail: dict[tuple[int, int, int], deque[Array]] = defaultdict(deque)
 
 
@@ -110,7 +111,7 @@ class LockstepCommunicator(Communicator):
     backend = "lockstep"
 
     def __init__(self, group: Group, rank: int) -> None:
-        self._group, self._world = group, group.world
+        self.group, self._world = group, group.world
         self.rank, self.size = rank, len(group.members)
         self._world_rank = group.members[rank]
 
@@ -120,9 +121,9 @@ class LockstepCommunicator(Communicator):
             return self._allreduce(array, op)
         return super().allreduce(array, op)
 
-    def _meet(self, asked: Asked, payload: Any, combine: Callable[[list[Any]], Any]) -> Any:
+    def meet(self, asked: Asked, payload: Any, combine: Callable[[list[Any]], Any]) -> Any:
         """All ranks bring a payload; the last one combines them in rank order; all leave with the result."""
-        group, world = self._group, self._world
+        group, world = self.group, self._world
         world.asked[self._world_rank] = asked
         world.calls[self._world_rank] += 1
         if world.observer:
@@ -134,55 +135,60 @@ class LockstepCommunicator(Communicator):
         group.slots[self.rank] = payload
         group.arrived += 1
         if group.arrived == self.size and group.agreed:
-            group.result = combine(group.slots)
-            group.arrived = 0
+            group.arrived, group.error = 0, None
+            try:
+                group.result = combine(group.slots)
+            except Exception as error:  # raised on every rank, as if each had combined by itself
+                group.error = error
             world.ready.extend([world.tasks[member] for member in group.members])
         world.pause()  # without agreement nobody wakes this group again, and the hub tells why
+        if group.error is not None:
+            raise group.error
         return group.result
 
     def _allreduce(self, array: Array, op: str) -> Array:
-        total = self._meet(("allreduce", op, array.dtype, array.shape), array, lambda arrays: self._reduce(arrays, op))
+        total = self.meet(("allreduce", op, array.dtype, array.shape), array, lambda arrays: self._reduce(arrays, op))
         return total.copy()
 
     def _reduce(self, arrays: list[Array], op: str) -> Array:
         return reduce_in_rank_order(arrays, op)
 
     def _allgather(self, array: Array) -> list[Array]:
-        parts = self._meet(("allgather", array.dtype), array, lambda arrays: [a.copy() for a in arrays])
+        parts = self.meet(("allgather", array.dtype), array, lambda arrays: [a.copy() for a in arrays])
         return [part.copy() for part in parts]
 
     def _bcast(self, value: Any, root: int) -> Any:
-        return copy.deepcopy(self._meet(("bcast", f"root {root}"), value, lambda values: copy.deepcopy(values[root])))
+        return copy.deepcopy(self.meet(("bcast", f"root {root}"), value, lambda values: copy.deepcopy(values[root])))
 
     def _barrier(self) -> None:
-        self._meet(("barrier",), None, lambda _: None)
+        self.meet(("barrier",), None, lambda _: None)
 
     def _split(self, color: int | None, key: int) -> Communicator | None:
         def groups(colors: list[tuple[int | None, int]]) -> dict[int, tuple[list[int], Group]]:
             found = {}
             for c in sorted({c for c, _ in colors if c is not None}):
                 ranks = group_members(colors, c)
-                found[c] = (ranks, Group([self._group.members[r] for r in ranks], self._world))
+                found[c] = (ranks, Group([self.group.members[r] for r in ranks], self._world))
             return found
 
-        by_color = self._meet(("split",), (color, key), groups)
+        by_color = self.meet(("split",), (color, key), groups)
         if color is None:
             return None
         ranks, group = by_color[color]
         return LockstepCommunicator(group, ranks.index(self.rank))
 
     def _send(self, array: Array, dest: int, tag: int) -> None:
-        world, receiver = self._world, self._group.members[dest]
+        world, receiver = self._world, self.group.members[dest]
         world.tell("send", self._world_rank, receiver, array)
-        self._group.mail[self.rank, dest, tag].append(array.copy())
-        if world.asked[receiver] == ("recv", self.rank, tag, id(self._group)):
+        self.group.mail[self.rank, dest, tag].append(array.copy())
+        if world.asked[receiver] == ("recv", self.rank, tag, id(self.group)):
             world.asked[receiver] = ("woken",)
             world.ready.append(world.tasks[receiver])
 
     def _recv(self, source: int, tag: int) -> Array:
-        world, box = self._world, self._group.mail[source, self.rank, tag]
+        world, box = self._world, self.group.mail[source, self.rank, tag]
         if not box:
-            world.asked[self._world_rank] = ("recv", source, tag, id(self._group))
+            world.asked[self._world_rank] = ("recv", source, tag, id(self.group))
             world.pause()
         return box.popleft()
 
@@ -193,6 +199,7 @@ def run(
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
     observer: Observer | None = None,
+    view: Callable[[LockstepCommunicator], Communicator] = lambda comm: comm,
 ) -> list[Any]:
     """Runs fn(comm, *args, **kwargs) on lockstep ranks; what `launch(backend="lockstep")` does, with an observer.
 
@@ -202,6 +209,7 @@ def run(
         args: further positional arguments.
         kwargs: further keyword arguments.
         observer: called with each `Message` the moment it is said.
+        view: what to give `fn` in place of a rank's communicator.
 
     Returns:
         The results by rank.
@@ -216,7 +224,7 @@ def run(
 
     def rank_main(rank: int) -> None:
         try:
-            results[rank] = fn(LockstepCommunicator(group, rank), *args, **(kwargs or {}))
+            results[rank] = fn(view(LockstepCommunicator(group, rank)), *args, **(kwargs or {}))
         except RankAbortedError:
             pass
         except BaseException as error:

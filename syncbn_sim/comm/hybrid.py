@@ -1,0 +1,107 @@
+"""Ranks inside processes: lockstep ranks in each of several MPI processes. Sums are formed inside first, then outside."""
+
+from __future__ import annotations
+
+import copy
+from typing import Any, NoReturn
+
+import numpy as np
+
+from ..arrays import Array
+from ..errors import ArgumentError, CommunicatorError
+from .base import Communicator, group_members, reduce_in_rank_order
+from .lockstep import Group, LockstepCommunicator
+
+
+class HybridCommunicator(Communicator):
+    """Rank p L + l: lockstep rank l of L in process p.
+
+    Each collective is one meeting inside the process, whose last rank talks to the other processes for all of them.
+    `split` makes groups inside one process, or of whole processes. Point-to-point talk is refused.
+    """
+
+    backend = "hybrid"
+
+    def __init__(self, inner: LockstepCommunicator, outer: Communicator) -> None:
+        self.inner, self.outer = inner, outer
+        self.rank = outer.rank * inner.size + inner.rank
+        self.size = outer.size * inner.size
+
+    def _allreduce(self, array: Array, op: str) -> Array:
+        def combine(arrays: list[Array]) -> Array:
+            return self.outer.allreduce(reduce_in_rank_order(arrays, op), op)
+
+        total: Array = self.inner.meet(("allreduce", op, array.dtype, array.shape), array, combine)
+        return total.copy()
+
+    def _allgather(self, array: Array) -> list[Array]:
+        def combine(arrays: list[Array]) -> list[Array]:
+            by_local_rank = [self.outer.allgather(a) for a in arrays]
+            return [parts[process] for process in range(self.outer.size) for parts in by_local_rank]
+
+        return [part.copy() for part in self.inner.meet(("allgather", array.dtype), array, combine)]
+
+    def _bcast(self, value: Any, root: int) -> Any:
+        process, local = divmod(root, self.inner.size)
+        sent = self.inner.meet(
+            ("bcast", f"root {root}"), value, lambda values: self.outer.bcast(values[local], process)
+        )
+        return copy.deepcopy(sent)
+
+    def _barrier(self) -> None:
+        self.inner.meet(("barrier",), None, lambda _: self.outer.barrier())
+
+    def _split(self, color: int | None, key: int) -> Communicator | None:
+        """Groups inside a process become lockstep groups; groups of whole processes stay hybrid."""
+
+        def combine(mine: list[tuple[int | None, int]]) -> dict[int, tuple[list[int], Any]]:
+            table = np.array([(-1 if c is None else c, k) for c, k in mine])
+            pairs = [(None if c < 0 else int(c), int(k)) for c, k in np.concatenate(self.outer.allgather(table))]
+            return self._groups(pairs)
+
+        found = self.inner.meet(("split",), (color, key), combine)
+        if color is None:
+            return None
+        members, place = found[color]
+        if isinstance(place, Group):
+            return LockstepCommunicator(place, members.index(self.rank))
+        return HybridCommunicator(self.inner, place)
+
+    def _groups(self, pairs: list[tuple[int | None, int]]) -> dict[int, tuple[list[int], Any]]:
+        """For each color its members and, where this process has part in it, the lockstep group or the outer communicator."""
+        per_process, here = self.inner.size, self.outer.rank
+        found: dict[int, tuple[list[int], Any]] = {}
+        whole: int | None = None
+        for color in sorted({c for c, _ in pairs if c is not None}):
+            members = group_members(pairs, color)
+            processes = {rank // per_process for rank in members}
+            if len(processes) == 1:
+                if here in processes:
+                    world_ranks = [self.inner.group.members[rank % per_process] for rank in members]
+                    found[color] = (members, Group(world_ranks, self.inner.group.world))
+            elif len(members) == per_process * len(processes) and members == sorted(members):
+                found[color] = (members, None)
+                whole = color if here in processes else whole
+            else:
+                raise ArgumentError(
+                    "split",
+                    got=f"color {color} on ranks {members}",
+                    expected=f"groups inside one process ({per_process} ranks each), or of whole processes in rank order",
+                    do="Choose colors such as rank // ranks_per_process.",
+                )
+        outer = self.outer.split(whole)
+        return {color: (members, place or outer) for color, (members, place) in found.items()}
+
+    def _send(self, array: Array, dest: int, tag: int) -> None:
+        self._refuse()
+
+    def _recv(self, source: int, tag: int) -> Array:
+        self._refuse()
+
+    def _refuse(self) -> NoReturn:
+        raise CommunicatorError(
+            "point-to-point",
+            got="a message between ranks inside processes",
+            expected="collectives only",
+            do='Use backend "lockstep" in one process, or one rank a process.',
+        )

@@ -1,0 +1,58 @@
+"""Runs under mpirun with several lockstep ranks in each process: the collective contract, equivalence, and fifty steps."""
+
+from __future__ import annotations
+
+import json
+import sys
+
+import contract
+import equivalence
+import numpy as np
+import pytest
+from training import fifty_steps
+
+from syncbn_sim.comm import Communicator, launch
+from syncbn_sim.errors import ArgumentError, CommunicatorError
+
+REFUSED = {"check_point_to_point", "check_split"}  # split by rank % 2 cuts through processes
+
+
+def check_split_inside_and_along(comm: Communicator, processes: int) -> None:
+    inside = comm.size // processes
+    own = comm.split(comm.rank // inside)
+    assert own is not None
+    assert (own.rank, own.size) == (comm.rank % inside, inside)
+    assert own.allreduce(np.array([float(comm.rank)]))[0] == sum(
+        range(comm.rank // inside * inside, (comm.rank // inside + 1) * inside)
+    )
+    pairs = comm.split(comm.rank // 2)
+    assert pairs is not None
+    assert pairs.allreduce(np.array([float(comm.rank)]))[0] == 4 * (comm.rank // 2) + 1
+    everybody = comm.split(0)
+    assert everybody is not None
+    assert everybody.allreduce(np.ones(1))[0] == comm.size
+    assert (comm.split(None if comm.rank >= inside else 0) is None) == (comm.rank >= inside)
+    if processes > 1:
+        with pytest.raises(ArgumentError, match="whole processes"):
+            comm.split(comm.rank % 2)
+
+
+def program(comm: Communicator, processes: int) -> dict[str, np.ndarray] | None:
+    for name, check in contract.CHECKS.items():
+        if name not in REFUSED:
+            check(comm)
+    check_split_inside_and_along(comm, processes)
+    with pytest.raises(CommunicatorError, match="lockstep"):
+        comm.send(np.ones(1), 0)
+    for name, check in equivalence.CHECKS.items():
+        if not name.startswith("two_groups"):
+            check(comm)
+    state = fifty_steps(comm)
+    return state if comm.rank == 0 else None
+
+
+if __name__ == "__main__":
+    found = launch(program, int(sys.argv[2]), args=(int(sys.argv[3]),))
+    if found is not None:
+        np.savez(sys.argv[1], **found[0])
+        print(json.dumps(len(found)))

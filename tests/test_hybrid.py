@@ -1,0 +1,63 @@
+"""Lockstep ranks inside MPI processes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import run_mpi
+from training import fifty_steps
+
+from syncbn_sim.comm import launch
+
+
+@pytest.mark.parametrize("processes", [1, 2])
+def test_ranks_inside_processes(processes: int, tmp_path: Path) -> None:
+    state = tmp_path / "state.npz"
+    done = run_mpi(processes, "tests/hybrid_program.py", str(state), "4", str(processes))
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.strip() == "4"
+    lockstep = launch(fifty_steps, 4, "lockstep")[0]
+    with np.load(state) as arrays:
+        for key in lockstep:
+            np.testing.assert_allclose(arrays[key], lockstep[key], rtol=0, atol=1e-10)
+
+
+def test_ranks_must_be_a_multiple_of_the_processes() -> None:
+    done = run_mpi(2, "-c", "from syncbn_sim.comm import launch; launch(print, 3)")
+    assert done.returncode != 0
+    assert "got 3, expected 2, the number of processes" in done.stderr
+    assert "multiple" in done.stderr
+
+
+def test_main_job_runs_more_ranks_than_processes(tmp_path: Path) -> None:
+    out = tmp_path / "runs"
+    options = [
+        "--task",
+        "digits",
+        "--ranks",
+        "16",
+        "--epochs",
+        "1",
+        "--seeds",
+        "1",
+        "--arms",
+        "sorted+local,sorted+sync",
+    ]
+    done = run_mpi(2, "mpi_examples/train.py", *options, "--out", str(out))
+    assert done.returncode == 0, done.stderr
+    assert "digits: 16 ranks (hybrid) x 4 images" in done.stdout
+    (result,) = json.loads((next(out.iterdir()) / "result.json").read_text())
+    assert result["arms"]["sorted+sync"]["accuracy"]["mean"] > 0.5
+
+
+def test_mismatch_inside_a_process_is_named() -> None:
+    body = "import numpy as np; from syncbn_sim.comm import launch\n"
+    body += "def f(comm): comm.barrier() if comm.rank == 1 else comm.allreduce(np.ones(2))\nlaunch(f, 4)"
+    done = run_mpi(2, "-c", body)
+    assert done.returncode != 0
+    assert "rank 1" in done.stderr
+    assert "barrier" in done.stderr
+    assert "allreduce" in done.stderr
