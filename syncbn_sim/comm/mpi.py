@@ -188,5 +188,6 @@ def abort_with_traceback(rank: int, error: BaseException) -> NoReturn:
     # What is wrong with a user's file needs no stack; everything else does.
     told = str(error) if isinstance(error, DataError) else "".join(traceback.format_exception(error))
     say("\n".join(f"[rank {rank}] {line}" for line in told.splitlines()))
+    time.sleep(0.1)  # the process manager passes our words on in its own time, and Abort could overtake them
     MPI.COMM_WORLD.Abort(1)
     os._exit(1)  # Abort may return before it has ended this process, and nobody above should speak again

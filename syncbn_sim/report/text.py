@@ -5,6 +5,10 @@ from __future__ import annotations
 from ..experiments.inspect_log import Inspection
 from ..experiments.result import Result, Share, Summary
 
+NO_EFFECT = (
+    0.005  # fixed beforehand: an interval inside +-0.5 points is no effect; one that merely covers 0 says nothing
+)
+
 # metric -> (heading, factor, decimals)
 _FORMATS = {
     "accuracy": ("accuracy %", 100, 1),
@@ -95,12 +99,15 @@ def sentence(result: Result) -> str:
     if result.ranks == 1:
         return "One rank has nobody to synchronise with, so local and sync are the same: start more with --ranks."
     change = result.differences["sorted+local"]
-    if (change.ci95[1] if change.ci95 else change.mean) >= 0:
-        return (
-            f"Sorting the {result.rows_are} by {result.sorted_by} did not clearly hurt local batch norm ({name} "
-            f"{level('iid+local')} shuffled, {level('sorted+local')} sorted): sorting is not your problem, "
-            "and SyncBN has nothing to repair."
+    low, high = change.ci95 or (change.mean, change.mean)
+    if high >= 0:
+        compared = (
+            f"Sorted by {result.sorted_by}, local batch norm reaches {level('sorted+local')} {name}, against "
+            f"{level('iid+local')} on shuffled {result.rows_are}: a difference of {_points(change)} points"
         )
+        if change.ci95 and low > -NO_EFFECT and high < NO_EFFECT:
+            return f"{compared}, within +-{100 * NO_EFFECT:g}: sorting is not your problem, and SyncBN has nothing to repair."
+        return f"{compared}. These seeds cannot tell whether sorting hurts: use more --seeds."
     text = (
         f"Sorted by {result.sorted_by}, local batch norm falls from {level('iid+local')} to {level('sorted+local')} "
         f"{name}; synchronised over {result.ranks} ranks it reaches {level('sorted+sync')}"
