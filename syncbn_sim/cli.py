@@ -5,11 +5,16 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+from .cluster.advice import Job
+from .cluster.advice import advise as advice
+from .cluster.links import link_named
+from .cluster.networks import network_named
+from .cluster.step_cost import WIRE_FORMATS, step_cost, where_all_gather_loses
 from .data.own_log import Source, read_log
-from .errors import SyncBNError
+from .errors import ArgumentError, SyncBNError
 from .experiments.inspect_log import inspect
 from .report.progress import reading
-from .report.text import inspection_table
+from .report.text import cluster_table, inspection_table
 
 
 def main() -> None:
@@ -18,7 +23,8 @@ def main() -> None:
 
     try:
         tyro.extras.subcommand_cli_from_dict(
-            {"inspect-log": inspect_log, "version": version}, description="Look inside batch normalisation over ranks."
+            {"inspect-log": inspect_log, "cluster": cluster, "advise": advise, "version": version},
+            description="Look inside batch normalisation over ranks.",
         )
     except KeyboardInterrupt:
         sys.exit("interrupted: nothing was written")
@@ -64,6 +70,95 @@ def inspect_log(
     print("\n".join(log.notes), "", inspection_table(found), sep="\n")
     target.write_bytes(png)
     print(f"Drawn: {target}")
+
+
+def cluster(
+    model: str = "resnet50",
+    link: str = "roce-25g",
+    devices: tuple[str, ...] = ("8,64,512,4096,65536",),
+    compute_ms: float = 100.0,
+    figure: str = "cluster.png",
+) -> None:
+    """What synchronising a network's batch norms costs on a cluster: time, share of a step, and where it stays under 5 %.
+
+    Args:
+        model: resnet50, mobilenet_v2, efficientnet_b3 or mlp (our own).
+        link: nvlink, infiniband-ndr, roce-25g, tcp-25g or shared-memory.
+        devices: numbers of devices, separated by commas or spaces.
+        compute_ms: milliseconds that one device computes in a step.
+        figure: where to draw the shares (PNG).
+    """
+    chosen, channels = link_named(link), network_named(model)
+    counts = [_whole(text, "devices") for part in devices for text in part.split(",") if text]
+    costs = {wire: {p: step_cost(channels, p, chosen, wire) for p in counts} for wire in WIRE_FORMATS}
+    loses = where_all_gather_loses(channels, chosen)
+    finding = (
+        f"the all-gather loses from {loses:,} devices on"
+        if loses
+        else "the all-gather does not lose up to 65,536 devices"
+    )
+    from .report.plots import cluster_share
+
+    png = cluster_share(costs, compute_ms / 1e3, f"{model} over {link}, {compute_ms:g} ms of compute: {finding}")
+    print(f"{model}: {len(channels)} batch norms, {sum(channels):,} channels; {link}: {chosen.source}.", end="\n\n")
+    print(cluster_table(costs, compute_ms / 1e3))
+    print(f"\nComparing wire formats, {finding}. Each rank brings:")
+    for wire, by_devices in costs.items():
+        first = next(iter(by_devices.values()))
+        print(f"  {wire}: {first.collectives} blocking collectives and {first.payload:,} bytes a step")
+    Path(figure).write_bytes(png)
+    print(f"Drawn: {figure}")
+
+
+def advise(
+    devices: int,
+    rows: int,
+    entity_rows: int = 0,
+    icc: float = -2.0,
+    link: str = "roce-25g",
+    compute_ms: float = 100.0,
+    model: str = "resnet50",
+    data: str = "",
+    entity: str = "",
+) -> None:
+    """Is SyncBN worth it for this job? What it would change, what it costs, what to try first, what it does not fix.
+
+    Args:
+        devices: number of devices.
+        rows: rows a device and step.
+        entity_rows: rows of one entity (user, session) that stand together as they are read; 1: shuffled.
+        icc: intra-class correlation, 0 to 1: how alike the rows of one entity are.
+        link: nvlink, infiniband-ndr, roce-25g, tcp-25g or shared-memory.
+        compute_ms: milliseconds that one device computes in a step.
+        model: resnet50, mobilenet_v2, efficientnet_b3 or mlp: whose batch norms.
+        data: a log of your own, from which entity_rows and icc are measured.
+        entity: its column of the key.
+    """
+    if data:
+        with reading(data) as on_bytes:
+            log = read_log(Source(data, entity=entity), on_bytes)
+        found = inspect(log.x, log.names, log.entity, entity or "entity", rows, devices)
+        icc, entity_rows = found.mean_correlation, max(1, round(found.readings["sorted"].cluster_size))
+        print(f"Measured in {data}: icc {icc:.3f}, {entity_rows} rows of an entity together when sorted.", end="\n\n")
+    if entity_rows < 1 or icc < -1:
+        raise ArgumentError(
+            "advise", got="neither --entity-rows with --icc nor --data", expected="one of them",
+            do="For example --entity-rows 58 --icc 0.3.",
+        )  # fmt: skip
+    cost = step_cost(network_named(model), _whole(devices, "devices"), link_named(link))
+    print("\n".join(advice(Job(devices, rows, entity_rows, icc, compute_ms / 1e3, cost))))
+
+
+def _whole(value: str | int, name: str) -> int:
+    try:
+        number = int(value)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise ArgumentError(
+            name, got=value, expected="whole numbers of at least 1", do="For example --devices 8,64,512."
+        )
+    return number
 
 
 def version() -> None:

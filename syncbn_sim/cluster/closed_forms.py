@@ -17,14 +17,15 @@ from .links import Link
 ITEM = 8  # bytes of a float64; pieces are cut between numbers
 
 
-def allreduce_seconds(name: str, ranks: int, elements: int, link: Link) -> float:
-    """Time of one all-reduce of `elements` float64 by a schedule.
+def allreduce_seconds(name: str, ranks: int, elements: int, link: Link, item: int = ITEM) -> float:
+    """Time of one all-reduce of `elements` numbers by a schedule.
 
     Args:
         name: "star", "tree", "recursive_doubling", "ring" or "rabenseifner".
         ranks: p.
         elements: numbers in the array.
         link: alpha and beta of every link.
+        item: bytes a number.
 
     Raises:
         ArgumentError: an unknown schedule, or a number of ranks below 1.
@@ -32,7 +33,7 @@ def allreduce_seconds(name: str, ranks: int, elements: int, link: Link) -> float
     schedule_named(name)
     if not isinstance(ranks, int) or ranks < 1:
         raise ArgumentError("ranks", got=ranks, expected="a whole number of at least 1", do="Count devices.")
-    whole = link.seconds(ITEM * elements)
+    whole = link.seconds(item * elements)
     powers = 1 << (ranks.bit_length() - 1)
     lg, fold = powers.bit_length() - 1, 2 * whole * (ranks > powers)
     if name == "star":
@@ -45,14 +46,14 @@ def allreduce_seconds(name: str, ranks: int, elements: int, link: Link) -> float
         longest = math.ceil(
             elements / ranks
         )  # in every round some rank passes on a longest piece, and all wait for it in turn
-        return 2 * (ranks - 1) * link.seconds(ITEM * longest)
+        return 2 * (ranks - 1) * link.seconds(item * longest)
     halves = np.cumprod(np.full(lg, 0.5)) * elements
-    return float(sum(2 * link.seconds(ITEM * math.ceil(half)) for half in halves) + fold)
+    return float(sum(2 * link.seconds(item * math.ceil(half)) for half in halves) + fold)
 
 
-def allgather_seconds(ranks: int, elements: int, link: Link) -> float:
-    """Time of one all-gather of `elements` float64 a rank by recursive doubling: lg p alpha + (p - 1) n beta (p a power of two)."""
-    return math.ceil(math.log2(ranks)) * link.alpha + (ranks - 1) * ITEM * elements * link.beta if ranks > 1 else 0.0
+def allgather_seconds(ranks: int, elements: int, link: Link, item: int = ITEM) -> float:
+    """Time of one all-gather of `elements` numbers a rank by recursive doubling: lg p alpha + (p - 1) n beta (p a power of two)."""
+    return math.ceil(math.log2(ranks)) * link.alpha + (ranks - 1) * item * elements * link.beta if ranks > 1 else 0.0
 
 
 def fit(ranks: list[int], seconds: list[float]) -> tuple[float, float]:

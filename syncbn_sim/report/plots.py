@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..cluster.step_cost import StepCost
+from ..comm.schedules import cost, record
 from ..experiments.arms import Arm
 from ..experiments.inspect_log import Inspection
 from ..experiments.result import Result
@@ -63,6 +65,71 @@ def batch_means(found: Inspection) -> bytes:
         loc="left",
     )
     axes.grid(alpha=0.25, axis="x")
+    return _png(figure)
+
+
+def cluster_share(costs: Mapping[str, Mapping[int, StepCost]], compute: float, title: str) -> bytes:
+    """Share of a step spent on synchronising, over the number of devices, one line a wire format.
+
+    Returns:
+        A PNG.
+    """
+    figure = Figure(figsize=(8, 4.6), layout="constrained")
+    axes = figure.subplots()
+    for (name, by_devices), colour, marker in zip(
+        costs.items(), ("#0072B2", "#D55E00", "#555555"), "os^", strict=False
+    ):
+        shares = [100 * cost.share(compute) for cost in by_devices.values()]
+        axes.plot(
+            list(by_devices),
+            shares,
+            marker=marker,
+            color=colour,
+            label=f"{name}, {next(iter(by_devices.values())).collectives} calls a step",
+        )
+    axes.axhline(5, color="black", linewidth=1, linestyle=":")
+    axes.set_xscale("log", base=2)
+    axes.set_ylim(bottom=0)
+    axes.set_xlabel("devices")
+    axes.set_ylabel("synchronising, % of a step")
+    axes.set_title(title, fontsize=11, loc="left")
+    axes.grid(alpha=0.25)
+    axes.legend(fontsize=9)
+    return _png(figure)
+
+
+def space_time(name: str, ranks: int, elements: int) -> bytes:
+    """The messages of one all-reduce, recorded: ranks upwards, rounds to the right, arrows as thick as messages are long.
+
+    Returns:
+        A PNG.
+    """
+    sent = record(name, ranks, np.ones(elements))
+    promised = cost(name, ranks, 8 * elements)
+    figure = Figure(figsize=(min(4 + 0.5 * promised.rounds, 14), 1.5 + 0.4 * ranks), layout="constrained")
+    axes = figure.subplots()
+    longest = max(m.bytes for m in sent)
+    for m in sent:
+        arrow = {
+            "arrowstyle": "-|>",
+            "color": "#0072B2",
+            "linewidth": 0.4 + 2.2 * m.bytes / longest,
+            "shrinkA": 0,
+            "shrinkB": 0,
+        }
+        axes.annotate("", (m.round, m.dest), (m.round - 1, m.source), arrowprops=arrow)
+    axes.hlines(range(ranks), 0, promised.rounds, color="#bbbbbb", linewidth=0.8, zorder=0)
+    axes.set_xlim(-0.2, promised.rounds + 0.2)
+    axes.set_ylim(ranks - 0.6, -0.4)
+    axes.set_yticks(range(ranks))
+    axes.set_xlabel("round")
+    axes.set_ylabel("rank")
+    axes.set_title(
+        f"{name.replace('_', ' ')}, {ranks} ranks: {promised.rounds} rounds, {promised.messages} messages, "
+        f"{promised.bytes / 1024:.3g} KiB\n(widest arrow: {longest:,} bytes)",
+        fontsize=11,
+        loc="left",
+    )
     return _png(figure)
 
 

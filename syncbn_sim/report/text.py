@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
+from ..cluster.step_cost import StepCost
 from ..experiments.inspect_log import Inspection
 from ..experiments.result import Result, Share, Summary
 
@@ -99,15 +102,8 @@ def sentence(result: Result) -> str:
     if result.ranks == 1:
         return "One rank has nobody to synchronise with, so local and sync are the same: start more with --ranks."
     change = result.differences["sorted+local"]
-    low, high = change.ci95 or (change.mean, change.mean)
-    if high >= 0:
-        compared = (
-            f"Sorted by {result.sorted_by}, local batch norm reaches {level('sorted+local')} {name}, against "
-            f"{level('iid+local')} on shuffled {result.rows_are}: a difference of {_points(change)} points"
-        )
-        if change.ci95 and low > -NO_EFFECT and high < NO_EFFECT:
-            return f"{compared}, within +-{100 * NO_EFFECT:g}: sorting is not your problem, and SyncBN has nothing to repair."
-        return f"{compared}. These seeds cannot tell whether sorting hurts: use more --seeds."
+    if (change.ci95[1] if change.ci95 else change.mean) >= 0:
+        return _no_clear_loss(result, change, level)
     text = (
         f"Sorted by {result.sorted_by}, local batch norm falls from {level('iid+local')} to {level('sorted+local')} "
         f"{name}; synchronised over {result.ranks} ranks it reaches {level('sorted+sync')}"
@@ -122,6 +118,18 @@ def sentence(result: Result) -> str:
             "that loss is not batch norm's, and synchronising is no cure for it."
         )
     return text if change.ci95 else f"{text} (One seed: no interval, so no claim.)"
+
+
+def _no_clear_loss(result: Result, change: Share, level: Callable[[str], str]) -> str:
+    compared = (
+        f"Sorted by {result.sorted_by}, local batch norm reaches {level('sorted+local')}, against {level('iid+local')} "
+        f"on shuffled {result.rows_are}: a difference of {_points(change)} points"
+    )
+    if change.ci95 and change.ci95[0] > -NO_EFFECT and change.ci95[1] < NO_EFFECT:
+        return (
+            f"{compared}, within +-{100 * NO_EFFECT:g}: sorting is not your problem, and SyncBN has nothing to repair."
+        )
+    return f"{compared}. These seeds cannot tell whether sorting hurts: use more --seeds."
 
 
 def inspection_table(found: Inspection) -> str:
@@ -144,6 +152,30 @@ def inspection_table(found: Inspection) -> str:
             found.verdict,
         ]
     )
+
+
+def cluster_table(costs: Mapping[str, Mapping[int, StepCost]], compute: float) -> str:
+    """Talk a step, its share, and the compute from which it stays under 5 %, by devices and wire format."""
+    header = [
+        "devices",
+        "wire format",
+        "talk a step, ms",
+        f"share of a step ({1e3 * compute:g} ms compute)",
+        "under 5 % from, ms",
+    ]
+    devices = next(iter(costs.values()))
+    rows = [
+        [
+            f"{p:,}",
+            wire,
+            f"{1e3 * c[p].seconds:.3g}",
+            f"{100 * c[p].share(compute):.1f} %",
+            f"{1e3 * c[p].compute_for(0.05):.3g}",
+        ]
+        for p in devices
+        for wire, c in costs.items()
+    ]
+    return "\n".join(_aligned([header, *rows]))
 
 
 def _aligned(rows: list[list[str]]) -> list[str]:
