@@ -5,6 +5,8 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from .cluster.advice import Job
 from .cluster.advice import advise as advice
 from .cluster.links import link_named
@@ -23,7 +25,13 @@ def main() -> None:
 
     try:
         tyro.extras.subcommand_cli_from_dict(
-            {"inspect-log": inspect_log, "cluster": cluster, "advise": advise, "version": version},
+            {
+                "inspect-log": inspect_log,
+                "cluster": cluster,
+                "advise": advise,
+                "schedules": schedules,
+                "version": version,
+            },
             description="Look inside batch normalisation over ranks.",
         )
     except KeyboardInterrupt:
@@ -106,8 +114,34 @@ def cluster(
     for wire, by_devices in costs.items():
         first = next(iter(by_devices.values()))
         print(f"  {wire}: {first.collectives} blocking collectives and {first.payload:,} bytes a step")
+    last = costs["fused all-reduce"][counts[-1]]
+    by_path = [1e3 * last.step_seconds(compute_ms / 1e3, overlapped) for overlapped in (False, True)]
+    print(
+        f"A step on {counts[-1]:,} devices takes {by_path[0]:.4g} ms with talk on the critical path, {by_path[1]:.4g} ms if all of it"
+    )
+    print("overlapped with computing (a layer needs its statistics at once, so little of it can).")
     Path(figure).write_bytes(png)
     print(f"Drawn: {figure}")
+
+
+def schedules(ranks: int = 8, elements: int = 129, out: str = ".") -> None:
+    """Draws the messages of an all-reduce by each of the five schedules, as recorded, and counts them.
+
+    Args:
+        ranks: how many.
+        elements: float64 numbers in the array.
+        out: folder for the five PNGs.
+    """
+    from .comm.schedules import SCHEDULES, cost, record
+    from .report.plots import space_time
+
+    _whole(ranks, "ranks")
+    print(f"All-reduce of {elements} float64 between {ranks} ranks:")
+    for name in SCHEDULES:
+        promised, sent = cost(name, ranks, 8 * elements), record(name, ranks, np.ones(elements))
+        print(f"  {name}: {promised.rounds} rounds, {len(sent)} messages, {sum(m.bytes for m in sent):,} bytes")
+        (Path(out) / f"{name}-{ranks}.png").write_bytes(space_time(name, ranks, elements))
+    print(f"Drawn: {Path(out) / f'<schedule>-{ranks}.png'}")
 
 
 def advise(

@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+import json
+import sys
+from pathlib import Path
+
 import numpy as np
 import pytest
+from conftest import run, run_mpi
 
 from syncbn_sim import nn, optim, train
-from syncbn_sim.cluster import LINKS, Link, allreduce_seconds, link_named, simulate
+from syncbn_sim.cluster import LINKS, Link, Topology, allreduce_seconds, link_named, simulate
+from syncbn_sim.cluster.advice import Job, advise
 from syncbn_sim.cluster.closed_forms import fit
+from syncbn_sim.cluster.links import log_normal_stragglers, one_slow_node
+from syncbn_sim.cluster.networks import NETWORKS
+from syncbn_sim.cluster.step_cost import StepCost, step_cost, where_all_gather_loses
 from syncbn_sim.comm.schedules import SCHEDULES
 from syncbn_sim.errors import ArgumentError
 
@@ -70,3 +79,199 @@ def test_bad_input_is_explained() -> None:
             allreduce_seconds("ring", ranks, 10, LINKS["nvlink"])
     with pytest.raises(ArgumentError, match="Did you mean"):
         allreduce_seconds("rign", 4, 10, LINKS["nvlink"])
+
+
+def test_networks_have_the_published_batch_norms() -> None:
+    assert (len(NETWORKS["resnet50"]), sum(NETWORKS["resnet50"])) == (53, 26_560)
+    assert len(NETWORKS["mobilenet_v2"]) == 52
+    assert sum(NETWORKS["mobilenet_v2"]) == 17_056
+    assert len(NETWORKS["efficientnet_b3"]) == 78
+    assert NETWORKS["efficientnet_b3"][0] == 40
+    assert NETWORKS["efficientnet_b3"][-1] == 1536
+
+
+def test_resnet50_in_pytorchs_wire_format() -> None:
+    found = step_cost(NETWORKS["resnet50"], 8, LINKS["nvlink"], "all-gather")
+    assert found.collectives == 106
+    assert found.payload == 425_172
+    assert found.share(found.compute_for(0.05)) == pytest.approx(0.05)
+    assert found.step_seconds(1.0) == 1.0 + found.seconds
+    assert found.step_seconds(1.0, overlapped=True) == 1.0
+
+
+def test_the_all_gather_loses_and_stays_lost() -> None:
+    channels, link = NETWORKS["resnet50"], LINKS["roce-25g"]
+    first = where_all_gather_loses(channels, link)
+    assert first is not None
+    for p in (first, 4 * first, 64 * first):
+        assert step_cost(channels, p, link, "all-gather").seconds > step_cost(channels, p, link).seconds
+    assert step_cost(channels, first // 2, link, "all-gather").seconds <= step_cost(channels, first // 2, link).seconds
+    assert step_cost(channels, 64, link, "one by one").seconds > step_cost(channels, 64, link).seconds
+
+
+def test_topology_takes_the_innermost_level() -> None:
+    inside, outside = Link(1.0, 0, ""), Link(10.0, 0, "")
+    racks = Topology(((4, inside), (16, outside)))
+    assert racks.between(0, 3) == inside
+    assert racks.between(3, 4) == racks.between(0, 99) == outside
+    elapsed = simulate(lambda comm: comm.allreduce(np.ones(1)), 8, racks)
+    assert elapsed.longest == 1 + 1 + 10  # distances 1, 2 inside a node of four, 4 across
+    with pytest.raises(ArgumentError, match="multiple"):
+        Topology(((4, inside), (6, outside)))
+
+
+def test_stragglers_and_measured_work() -> None:
+    slow = one_slow_node(8, 1, 2, 5.0)
+    np.testing.assert_array_equal(slow, [1, 1, 5, 5, 1, 1, 1, 1])
+    drawn = log_normal_stragglers(20_000, 0.5, 0)
+    assert np.median(drawn) == pytest.approx(1, abs=0.02)
+    assert np.log(drawn).std() == pytest.approx(0.5, abs=0.02)
+
+    def work(comm):
+        sum(range(200_000))
+        comm.allreduce(np.ones(4))
+
+    elapsed = simulate(work, 4, LINKS["nvlink"], measured=True)
+    assert all(s > 1e-4 for s in elapsed.seconds)
+    assert 0 < elapsed.share_of_talk < 1
+    assert simulate(work, 4, LINKS["nvlink"]).longest < 1e-4
+
+
+def job(**change) -> Job:
+    cost = StepCost(106, 850_344, change.pop("talk", 3e-3))
+    return Job(
+        **{"devices": 64, "rows": 32, "entity_rows": 58, "icc": 0.3, "compute_seconds": 0.08, "cost": cost, **change}
+    )
+
+
+def test_advice() -> None:
+    rng = np.random.default_rng(0)
+    starts = rng.integers(0, 58 * 100, 20_000)
+    measured = np.mean([(np.unique(np.arange(s, s + 32) // 58, return_counts=True)[1] ** 2).sum() / 32 for s in starts])
+    assert job().cluster_size == pytest.approx(measured, rel=0.01)
+    verdict, *facts = advise(job())
+    assert verdict.startswith("Worth trying")
+    assert all("=" in fact or "<" in fact for fact in facts[:5])  # each sentence names its formula
+    assert "as steady as" in " ".join(facts)
+    assert "noisier than" in " ".join(advise(job(devices=4)))
+    assert advise(job(icc=0.0, rows=64))[0].startswith("Probably not needed")
+    assert advise(job(talk=0.5))[0].startswith("It would help, and it is dear")
+    assert advise(job(devices=1))[0].startswith("No")
+    for bad in ({"rows": 0}, {"devices": 2.5}, {"icc": 1.5}, {"compute_seconds": 0.0}):
+        with pytest.raises(ArgumentError):
+            job(**bad)
+
+
+COMMAND = [str(Path(sys.executable).parent / "syncbn-sim")]
+
+
+def test_commands(tmp_path: Path) -> None:
+    figure = tmp_path / "c.png"
+    done = run(
+        [
+            *COMMAND,
+            "cluster",
+            "--model",
+            "resnet50",
+            "--link",
+            "roce-25g",
+            "--devices",
+            "8,64,65536",
+            "--figure",
+            str(figure),
+        ]
+    )
+    assert done.returncode == 0, done.stderr
+    assert "53 batch norms, 26,560 channels" in done.stdout
+    assert "106 blocking collectives and 425,172 bytes" in done.stdout
+    assert figure.read_bytes()[:4] == b"\x89PNG"
+    done = run(
+        [
+            *COMMAND,
+            "advise",
+            "--devices",
+            "64",
+            "--rows",
+            "32",
+            "--entity-rows",
+            "58",
+            "--icc",
+            "0.3",
+            "--compute-ms",
+            "80",
+        ]
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("Worth trying")
+    done = run([*COMMAND, "schedules", "--ranks", "6", "--out", str(tmp_path)])
+    assert done.returncode == 0, done.stderr
+    assert "ring: 10 rounds, 60 messages, 10,320 bytes" in done.stdout
+    assert len(list(tmp_path.glob("*-6.png"))) == 5
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["cluster", "--model", "resnet5"], "Did you mean 'resnet50'"),
+        (["cluster", "--link", "nvlnk"], "Did you mean 'nvlink'"),
+        (["cluster", "--devices", "0"], "whole numbers of at least 1"),
+        (["cluster", "--devices", "2.5"], "whole numbers of at least 1"),
+        (["advise", "--devices", "8", "--rows", "32"], "--entity-rows 58 --icc 0.3"),
+    ],
+)
+def test_bad_commands_are_explained(options: list[str], message: str) -> None:
+    done = run([*COMMAND, *options])
+    assert done.returncode != 0
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_accumulation_example() -> None:
+    done = run([sys.executable, "mpi_examples/accumulation.py"])
+    assert done.returncode == 0, done.stderr
+    plain, synced = (float(line.split(" by ")[1].split()[0]) for line in done.stdout.splitlines()[:2])
+    assert plain > 1e-2
+    assert synced < 1e-10
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(200)
+def test_virtual_time_of_a_layer_at_65536_ranks() -> None:
+    code = (
+        "import time, numpy as np; from syncbn_sim.cluster import *; t = time.time(); link = LINKS['roce-25g'];"
+        "e = simulate(lambda c: c.allreduce(np.ones(129))[0], 65536, link);"
+        "assert abs(e.longest / allreduce_seconds('recursive_doubling', 65536, 129, link) - 1) < 1e-9; print(time.time() - t)"
+    )
+    done = run([sys.executable, "-c", code], seconds=180)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 60
+
+
+@pytest.mark.slow
+def test_constants_measured_here_predict_our_schedules(tmp_path: Path) -> None:
+    """Between two MPI processes, within 2x at 1 KB, 16 KB and 1 MB; the library's own all-reduce is shown beside."""
+    script = tmp_path / "m.py"
+    script.write_text("""
+import json
+import numpy as np
+from syncbn_sim.cluster.closed_forms import allreduce_seconds
+from syncbn_sim.cluster.measure import link_for, median_seconds, swap_links
+from syncbn_sim.comm import launch, schedules
+def talk(comm):
+    links, rows = swap_links(comm), []
+    for size in (1024, 16_384, 1 << 20):
+        a = np.ones(size // 8)
+        ours = median_seconds(comm, lambda: schedules.recursive_doubling(comm, a))
+        library = median_seconds(comm, lambda: comm.allreduce(a))
+        rows.append((size, allreduce_seconds("recursive_doubling", 2, size // 8, link_for(links, size)), ours, library))
+    return rows
+found = launch(talk, checked=False)
+if found: print(json.dumps(found[0]))
+""")
+    done = run_mpi(2, str(script))
+    assert done.returncode == 0, done.stderr
+    for size, predicted, ours, library in json.loads(done.stdout):
+        print(
+            f"{size:,} B: predicted {1e6 * predicted:.0f} us, ours {1e6 * ours:.0f} us, the library's {1e6 * library:.0f} us"
+        )
+        assert 0.5 < ours / predicted < 2, (size, predicted, ours)

@@ -1,7 +1,7 @@
 """What synchronisation costs on a cluster: links, closed forms, virtual time."""
 
 from .closed_forms import allreduce_seconds
-from .links import LINKS, Link, link_named
+from .links import LINKS, Link, Topology, link_named
 from .virtual_time import simulate
 
-__all__ = ["LINKS", "Link", "allreduce_seconds", "link_named", "simulate"]
+__all__ = ["LINKS", "Link", "Topology", "allreduce_seconds", "link_named", "simulate"]

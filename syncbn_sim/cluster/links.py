@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import difflib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
+from ..arrays import Array
 from ..errors import ArgumentError
 
 
@@ -25,6 +29,46 @@ class Link:
     def seconds(self, size: float) -> float:
         """alpha + n beta for a message of n bytes."""
         return self.alpha + size * self.beta
+
+    def between(self, a: int, b: int) -> Link:
+        """The link of two ranks: this one, whoever they are."""
+        return self
+
+
+@dataclass(frozen=True)
+class Topology:
+    """Devices in nodes in racks: two ranks talk over the innermost level that holds both.
+
+    Attributes:
+        levels: (ranks in one unit, link inside it) from the inside out, e.g. ((8, NVLink), (256, InfiniBand)); the last
+            link joins whatever is farther apart.
+    """
+
+    levels: Sequence[tuple[int, Link]]
+
+    def __post_init__(self) -> None:
+        sizes = [size for size, _ in self.levels]
+        if not sizes or any(b % a or b <= a for a, b in zip(sizes, sizes[1:], strict=False)):
+            raise ArgumentError(
+                "levels", got=sizes, expected="sizes that grow, each a multiple of the one before",
+                do="For example 8 devices a node, 256 a rack.",
+            )  # fmt: skip
+
+    def between(self, a: int, b: int) -> Link:
+        """The link of two ranks."""
+        return next((link for size, link in self.levels if a // size == b // size), self.levels[-1][1])
+
+
+def one_slow_node(ranks: int, node: int, ranks_a_node: int, factor: float) -> Array:
+    """Slowness of each rank: `factor` on one node, 1 elsewhere."""
+    slowness = np.ones(ranks)
+    slowness[node * ranks_a_node : (node + 1) * ranks_a_node] = factor
+    return slowness
+
+
+def log_normal_stragglers(ranks: int, sigma: float, seed: int) -> Array:
+    """Slowness of each rank: log-normal with median 1 and spread sigma of its logarithm."""
+    return np.exp(sigma * np.random.default_rng(seed).normal(size=ranks))
 
 
 LINKS = {

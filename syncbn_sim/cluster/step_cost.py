@@ -68,6 +68,10 @@ class StepCost:
         """Share of the step: talk / (talk + compute)."""
         return self.seconds / (self.seconds + compute_seconds)
 
+    def step_seconds(self, compute_seconds: float, overlapped: bool = False) -> float:
+        """Talk + compute on the critical path; max(talk, compute) if all of it could hide behind computing."""
+        return max(self.seconds, compute_seconds) if overlapped else self.seconds + compute_seconds
+
     def compute_for(self, share: float) -> float:
         """The smallest compute time for which the share stays under `share`: talk (1 - share) / share."""
         return self.seconds * (1 - share) / share

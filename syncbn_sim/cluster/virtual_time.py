@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import time
 from collections import defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,7 +16,7 @@ from ..comm.base import Communicator
 from ..comm.lockstep import run
 from ..comm.schedules import schedule_named
 from ..comm.wrapper import Wrapper
-from .links import Link
+from .links import Link, Topology
 
 Clocks = dict[tuple[int, int], deque[float]]
 
@@ -28,17 +30,43 @@ class ClockCommunicator(Wrapper):
     Attributes:
         now: this rank's clock, in seconds.
         waited: seconds spent waiting for messages of ranks that were late.
+        talked: seconds inside calls, waiting included.
     """
 
-    def __init__(self, inner: Communicator, link: Link, schedule: str, arrivals: Clocks, slowness: float = 1.0) -> None:
+    def __init__(
+        self,
+        inner: Communicator,
+        link: Link | Topology,
+        schedule: str,
+        arrivals: Clocks,
+        slowness: float = 1.0,
+        measured: bool = False,
+    ) -> None:
         super().__init__(inner)
         self.link, self.slowness = link, slowness
-        self.now = self.waited = 0.0
+        self.now = self.waited = self.talked = 0.0
+        self._resumed = time.perf_counter() if measured else None
         self._schedule, self._arrivals = schedule_named(schedule), arrivals
 
     def work(self, seconds: float) -> None:
         """Computes for so long; a straggler (slowness above 1) takes longer."""
         self.now += seconds * self.slowness
+
+    @contextmanager
+    def _talk(self) -> Iterator[None]:
+        """Adds the time computed since the last call, as measured, and books the time of this one."""
+        if self._resumed is not None:
+            self.work(time.perf_counter() - self._resumed)
+        begin = self.now
+        yield
+        self.talked += self.now - begin
+        if self._resumed is not None:
+            self._resumed = time.perf_counter()
+
+    def allreduce(self, array: object, op: str = "sum") -> Array:
+        """As the schedule does it, message by message."""
+        with self._talk():
+            return super().allreduce(array, op)
 
     def sendrecv(self, array: object, dest: int, source: int, tag: int = 0) -> Array:
         """Both at once: ends when both are done."""
@@ -53,27 +81,34 @@ class ClockCommunicator(Wrapper):
         return self._schedule(self, array, op)
 
     def _send(self, array: Array, dest: int, tag: int) -> None:
-        self.now += self.link.seconds(array.nbytes)
+        self.now += self.link.between(self.rank, dest).seconds(array.nbytes)
         self._arrivals[self.rank, dest].append(self.now)
         self.inner.send(array, dest, tag)
 
     def _recv(self, source: int, tag: int) -> Array:
         array = self.inner.recv(source, tag)
         arrival = self._arrivals[source, self.rank].popleft()
+        lasts = self.link.between(source, self.rank).seconds(array.nbytes)
         # The last alpha + n beta of the message is its own time; what lies before it is waiting. A receiver takes messages one by one.
-        begin = max(self.now, arrival - self.link.seconds(array.nbytes))
+        begin = max(self.now, arrival - lasts)
         self.waited += begin - self.now
-        self.now = begin + self.link.seconds(array.nbytes)
+        self.now = begin + lasts
         return array
 
 
 @dataclass(frozen=True)
 class Elapsed:
-    """What a run took: each rank's clock at the end, its waiting, and what the function returned."""
+    """What a run took: each rank's clock at the end, its time in all-reduces, its waiting, and what the function returned."""
 
     seconds: list[float]
+    talked: list[float]
     waited: list[float]
     results: list[Any]
+
+    @property
+    def share_of_talk(self) -> float:
+        """Part of all ranks' time that is spent in all-reduces."""
+        return sum(self.talked) / max(sum(self.seconds), 1e-300)
 
     @property
     def longest(self) -> float:
@@ -84,9 +119,10 @@ class Elapsed:
 def simulate(
     fn: Callable[..., Any],
     ranks: int,
-    link: Link,
+    link: Link | Topology,
     schedule: str = "recursive_doubling",
-    slowness: Sequence[float] | None = None,
+    slowness: Sequence[float] | Array | None = None,
+    measured: bool = False,
     args: Sequence[Any] = (),
     kwargs: Mapping[str, Any] | None = None,
 ) -> Elapsed:
@@ -95,9 +131,11 @@ def simulate(
     Args:
         fn: any function of a communicator, such as a training step; `comm.work(seconds)` stands for computing.
         ranks: how many.
-        link: of every pair of ranks.
+        link: of every pair of ranks, or a topology.
         schedule: how all-reduces are done.
         slowness: factor of each rank's work, 1 = as fast as the rest: stragglers.
+        measured: let the time that each rank really computes between its all-reduces move its clock; else only `comm.work` does,
+            for instance with FLOPs / (FLOP/s).
         args: further positional arguments.
         kwargs: further keyword arguments.
     """
@@ -106,9 +144,9 @@ def simulate(
     clocks: list[ClockCommunicator] = []
 
     def view(comm: Communicator) -> Communicator:
-        clocks.append(ClockCommunicator(comm, link, schedule, arrivals, float(factors[comm.rank])))
+        clocks.append(ClockCommunicator(comm, link, schedule, arrivals, float(factors[comm.rank]), measured))
         return clocks[-1]
 
     results = run(fn, ranks, args, kwargs, view=view)
     by_rank = sorted(clocks, key=lambda c: c.rank)
-    return Elapsed([c.now for c in by_rank], [c.waited for c in by_rank], results)
+    return Elapsed([c.now for c in by_rank], [c.talked for c in by_rank], [c.waited for c in by_rank], results)

@@ -108,7 +108,7 @@ def space_time(name: str, ranks: int, elements: int) -> bytes:
     promised = cost(name, ranks, 8 * elements)
     figure = Figure(figsize=(min(4 + 0.5 * promised.rounds, 14), 1.5 + 0.4 * ranks), layout="constrained")
     axes = figure.subplots()
-    longest = max(m.bytes for m in sent)
+    longest = max((m.bytes for m in sent), default=1)
     for m in sent:
         arrow = {
             "arrowstyle": "-|>",
@@ -122,6 +122,7 @@ def space_time(name: str, ranks: int, elements: int) -> bytes:
     axes.set_xlim(-0.2, promised.rounds + 0.2)
     axes.set_ylim(ranks - 0.6, -0.4)
     axes.set_yticks(range(ranks))
+    axes.set_xticks(range(promised.rounds + 1))
     axes.set_xlabel("round")
     axes.set_ylabel("rank")
     axes.set_title(
