@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from training import fifty_steps
 
-from syncbn_sim.comm import Communicator, launch
+from syncbn_sim.comm import Communicator, launch, schedules
 from syncbn_sim.errors import ArgumentError, CommunicatorError
 
 REFUSED = {"check_point_to_point", "check_split"}  # split by rank % 2 cuts through processes
@@ -44,6 +44,8 @@ def program(comm: Communicator, processes: int) -> dict[str, np.ndarray] | None:
     check_split_inside_and_along(comm, processes)
     with pytest.raises(CommunicatorError, match="lockstep"):
         comm.send(np.ones(1), 0)
+    with pytest.raises(CommunicatorError, match="collectives only"):
+        schedules.using(comm, "ring").allreduce(np.ones(4))
     for name, check in equivalence.CHECKS.items():
         if not name.startswith("two_groups"):
             check(comm)

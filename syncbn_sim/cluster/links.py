@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -48,7 +49,7 @@ class Topology:
 
     def __post_init__(self) -> None:
         sizes = [size for size, _ in self.levels]
-        if not sizes or any(b % a or b <= a for a, b in zip(sizes, sizes[1:], strict=False)):
+        if not sizes or any(b % a or b <= a for a, b in pairwise(sizes)):
             raise ArgumentError(
                 "levels", got=sizes, expected="sizes that grow, each a multiple of the one before",
                 do="For example 8 devices a node, 256 a rack.",

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -33,15 +34,16 @@ def swap_links(comm: Communicator) -> list[tuple[tuple[int, int], Link]]:
     links = []
     for low, high in RANGES:
         sizes = np.unique(np.geomspace(low, high, 3).astype(int) // 8 * 8)
-        seconds = [
-            median_seconds(comm, lambda n=n: comm.sendrecv(np.ones(n // 8), 1 - comm.rank, 1 - comm.rank))
-            for n in sizes
-        ]
+        seconds = [median_seconds(comm, partial(_swap, comm, int(size))) for size in sizes]
         weights = 1 / np.array(seconds)
         design = np.stack([np.ones(len(sizes)), sizes], axis=1) * weights[:, None]
         alpha, beta = np.maximum(np.linalg.lstsq(design, np.ones(len(sizes)), rcond=None)[0], 0.0)
         links.append(((low, high), Link(float(alpha), float(beta), "measured here")))
     return links
+
+
+def _swap(comm: Communicator, size: int) -> None:
+    comm.sendrecv(np.ones(size // 8), 1 - comm.rank, 1 - comm.rank)
 
 
 def link_for(links: Sequence[tuple[tuple[int, int], Link]], size: int) -> Link:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,6 +14,7 @@ import numpy as np
 
 from ..arrays import Array
 from ..comm.base import Communicator
+from ..comm.calls import caller_file
 from ..comm.lockstep import run
 from ..comm.schedules import schedule_named
 from ..comm.wrapper import Wrapper
@@ -30,7 +32,7 @@ class ClockCommunicator(Wrapper):
     Attributes:
         now: this rank's clock, in seconds.
         waited: seconds spent waiting for messages of ranks that were late.
-        talked: seconds inside calls, waiting included.
+        talked: seconds inside all-reduces, waiting included, by the file that asked for them: "sync_batch_norm", "step", ...
     """
 
     def __init__(
@@ -44,7 +46,8 @@ class ClockCommunicator(Wrapper):
     ) -> None:
         super().__init__(inner)
         self.link, self.slowness = link, slowness
-        self.now = self.waited = self.talked = 0.0
+        self.now = self.waited = 0.0
+        self.talked: dict[str, float] = defaultdict(float)
         self._resumed = time.perf_counter() if measured else None
         self._schedule, self._arrivals = schedule_named(schedule), arrivals
 
@@ -57,9 +60,10 @@ class ClockCommunicator(Wrapper):
         """Adds the time computed since the last call, as measured, and books the time of this one."""
         if self._resumed is not None:
             self.work(time.perf_counter() - self._resumed)
+        asked_by = caller_file(sys._getframe(3))
         begin = self.now
         yield
-        self.talked += self.now - begin
+        self.talked[asked_by] += self.now - begin
         if self._resumed is not None:
             self._resumed = time.perf_counter()
 
@@ -98,17 +102,16 @@ class ClockCommunicator(Wrapper):
 
 @dataclass(frozen=True)
 class Elapsed:
-    """What a run took: each rank's clock at the end, its time in all-reduces, its waiting, and what the function returned."""
+    """What a run took: each rank's clock at the end, its time in all-reduces by file, its waiting, and what the function returned."""
 
     seconds: list[float]
-    talked: list[float]
+    talked: list[dict[str, float]]
     waited: list[float]
     results: list[Any]
 
-    @property
-    def share_of_talk(self) -> float:
-        """Part of all ranks' time that is spent in all-reduces."""
-        return sum(self.talked) / max(sum(self.seconds), 1e-300)
+    def share(self, asked_by: str) -> float:
+        """Part of all ranks' time inside the all-reduces of one file, such as "sync_batch_norm" or "step"."""
+        return sum(talked.get(asked_by, 0.0) for talked in self.talked) / max(sum(self.seconds), 1e-300)
 
     @property
     def longest(self) -> float:
@@ -149,4 +152,4 @@ def simulate(
 
     results = run(fn, ranks, args, kwargs, view=view)
     by_rank = sorted(clocks, key=lambda c: c.rank)
-    return Elapsed([c.now for c in by_rank], [c.talked for c in by_rank], [c.waited for c in by_rank], results)
+    return Elapsed([c.now for c in by_rank], [dict(c.talked) for c in by_rank], [c.waited for c in by_rank], results)

@@ -89,3 +89,10 @@ def mismatch(calls: dict[int, Call]) -> CollectiveMismatchError:
         do="Every rank, even one without data, must make the same collectives in the same order: "
         "look for a skipped layer or a branch on the rank.",
     )
+
+
+def caller_file(frame: FrameType | None) -> str:
+    """Name, without ending, of the first file up the stack that is not about communicators: who asked for a call."""
+    while frame is not None and frame.f_code.co_filename.startswith(_COMM):
+        frame = frame.f_back
+    return Path(frame.f_code.co_filename).stem if frame else "unknown"
