@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class SyncBNError(Exception):
     """Base of all errors raised on purpose by this package.
@@ -73,3 +76,11 @@ class DeadlockError(CommunicatorError):
 
 class RankAbortedError(CommunicatorError):
     """This rank stops because another one failed (that one's error is the one to read)."""
+
+
+def unknown(subject: str, got: str, known: Iterable[str]) -> ArgumentError:
+    """The error for a name that is none of the known ones; suggests the nearest."""
+    names = list(known)
+    near = difflib.get_close_matches(got, names, 1, 0.3)
+    hint = f"Did you mean {near[0]!r}?" if near else "Choose one of those."
+    return ArgumentError(subject, got=repr(got), expected=", ".join(names), do=hint)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -10,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from ..arrays import Array
-from ..errors import ArgumentError
+from ..errors import ArgumentError, unknown
 
 
 @dataclass(frozen=True)
@@ -88,11 +87,5 @@ def link_named(name: str) -> Link:
         ArgumentError: there is none; the nearest is suggested.
     """
     if name not in LINKS:
-        near = difflib.get_close_matches(name, LINKS, 1, 0.3)
-        raise ArgumentError(
-            "link",
-            got=repr(name),
-            expected=", ".join(LINKS),
-            do=f"Did you mean {near[0]!r}?" if near else "Choose one.",
-        )
+        raise unknown("link", name, LINKS)
     return LINKS[name]

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import difflib
-
-from ..errors import ArgumentError
+from ..errors import unknown
 
 # MobileNetV2's table 2: expansion t, channels c, repeats n. EfficientNet-B0's table 1 has the same form.
 _MOBILENET_V2 = ((1, 16, 1), (6, 24, 2), (6, 32, 3), (6, 64, 4), (6, 96, 3), (6, 160, 3), (6, 320, 1))
@@ -62,11 +60,5 @@ def network_named(name: str) -> list[int]:
         ArgumentError: an unknown one; the nearest is suggested.
     """
     if name not in NETWORKS:
-        near = difflib.get_close_matches(name, NETWORKS, 1, 0.3)
-        raise ArgumentError(
-            "model",
-            got=repr(name),
-            expected=", ".join(NETWORKS),
-            do=f"Did you mean {near[0]!r}?" if near else "Choose one.",
-        )
+        raise unknown("model", name, NETWORKS)
     return NETWORKS[name]

@@ -14,7 +14,6 @@ Sources: Thakur, Rabenseifner & Gropp (2005); Patarasuk & Yuan (2009) for the ri
 
 from __future__ import annotations
 
-import difflib
 from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,7 +21,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..arrays import Array
-from ..errors import ArgumentError
+from ..errors import unknown
 from .base import REDUCTIONS, Communicator
 from .wrapper import Wrapper
 
@@ -190,8 +189,7 @@ def schedule_named(name: str) -> Schedule:
         ArgumentError: there is none; the nearest is suggested.
     """
     if name not in SCHEDULES:
-        near = difflib.get_close_matches(name, SCHEDULES, 1, 0.3) or ["ring"]
-        raise ArgumentError("schedule", got=repr(name), expected=", ".join(SCHEDULES), do=f"Did you mean {near[0]!r}?")
+        raise unknown("schedule", name, SCHEDULES)
     return SCHEDULES[name]
 
 

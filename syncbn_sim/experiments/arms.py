@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 from dataclasses import dataclass
 
 from .. import nn
 from ..comm.base import Communicator
 from ..data.orders import ORDERS
-from ..errors import ArgumentError
+from ..errors import unknown
 
 NORMS = ("local", "sync", "averaged", "layer", "none")
 ARMS = (
@@ -40,8 +39,7 @@ class Arm:
         """
         order, _, norm = name.partition("+")
         if order not in ORDERS or norm not in NORMS:
-            near = difflib.get_close_matches(name, ARMS, 1, 0.3) or ["sorted+sync"]
-            raise ArgumentError("arms", got=repr(name), expected=", ".join(ARMS), do=f"Did you mean {near[0]!r}?")
+            raise unknown("arms", name, ARMS)
         return cls(order, norm)
 
     @property
