@@ -11,10 +11,12 @@ from functools import partial
 
 import numpy as np
 
+from ..arrays import Array
 from ..comm.base import Communicator
 from .links import Link
 
-RANGES = ((8, 4096), (4096, 65_536), (65_536, 4 << 20))  # bytes
+# Bytes. Eager, rendezvous, copies that fit the cache, and copies that do not.
+RANGES = ((8, 4096), (4096, 65_536), (65_536, 1 << 20), (1 << 20, 8 << 20))
 REPEATS = 200
 
 
@@ -34,16 +36,22 @@ def swap_links(comm: Communicator) -> list[tuple[tuple[int, int], Link]]:
     links = []
     for low, high in RANGES:
         sizes = np.unique(np.geomspace(low, high, 3).astype(int) // 8 * 8)
-        seconds = [median_seconds(comm, partial(_swap, comm, int(size))) for size in sizes]
-        weights = 1 / np.array(seconds)
-        design = np.stack([np.ones(len(sizes)), sizes], axis=1) * weights[:, None]
-        alpha, beta = np.maximum(np.linalg.lstsq(design, np.ones(len(sizes)), rcond=None)[0], 0.0)
-        links.append(((low, high), Link(float(alpha), float(beta), "measured here")))
+        seconds = [median_seconds(comm, partial(_swap, comm, np.ones(size // 8))) for size in sizes]
+        links.append(((low, high), _fitted(sizes, np.array(seconds))))
     return links
 
 
-def _swap(comm: Communicator, size: int) -> None:
-    comm.sendrecv(np.ones(size // 8), 1 - comm.rank, 1 - comm.rank)
+def _fitted(sizes: Array, seconds: Array) -> Link:
+    """Alpha and beta >= 0 by least squares of relative error."""
+    design = np.stack([np.ones(len(sizes)), sizes], axis=1) / seconds[:, None]
+    alpha, beta = np.linalg.lstsq(design, np.ones(len(sizes)), rcond=None)[0]
+    if alpha < 0:  # then beta has to be fitted anew, without it
+        alpha, beta = 0.0, design[:, 1].sum() / (design[:, 1] ** 2).sum()
+    return Link(float(alpha), float(max(beta, 0.0)), "measured here")
+
+
+def _swap(comm: Communicator, array: Array) -> None:
+    comm.sendrecv(array, 1 - comm.rank, 1 - comm.rank)
 
 
 def link_for(links: Sequence[tuple[tuple[int, int], Link]], size: int) -> Link:
