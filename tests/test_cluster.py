@@ -252,14 +252,10 @@ def test_virtual_time_of_a_layer_at_65536_ranks() -> None:
 
 @pytest.mark.slow
 def test_constants_measured_here_predict_our_schedules() -> None:
-    """Between two MPI processes, within 2x at 1 KB, 16 KB and 1 MB, in one of three tries: two busy ranks need both cores to themselves."""
-    tries = []
-    for _ in range(3):
-        done = run_mpi(2, "mpi_examples/measure_links.py")
-        assert done.returncode == 0, done.stderr
-        rows = re.findall(r"predicted +(\S+) us, our schedule +(\S+) us, the library's all-reduce +\S+ us", done.stdout)
-        assert len(rows) == 3
-        tries.append([float(ours) / float(predicted) for predicted, ours in rows])
-        if all(0.5 < ratio < 2 for ratio in tries[-1]):
-            return
-    pytest.fail(f"measured / predicted in three tries: {tries}")
+    """Between two MPI processes, within 2x at 1 KB, 16 KB and 1 MB."""
+    done = run_mpi(2, "mpi_examples/measure_links.py")
+    assert done.returncode == 0, done.stderr
+    rows = re.findall(r"predicted +(\S+) us, our schedule +(\S+) us, the library's all-reduce +\S+ us", done.stdout)
+    assert len(rows) == 3
+    for predicted, ours in rows:
+        assert 0.5 < float(ours) / float(predicted) < 2, done.stdout

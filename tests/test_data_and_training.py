@@ -113,6 +113,12 @@ def test_metrics_over_uneven_ranks() -> None:
             pytest.approx(loss),
             pytest.approx(loss / entropy),
         )
+    y = 3 + RNG.normal(size=10)
+    z2 = y + 0.5 * RNG.normal(size=10)
+    truth = 1 - ((y - z2) ** 2).sum() / ((y - y.mean()) ** 2).sum()
+    parts = [np.arange(7), np.arange(7, 7), np.arange(7, 10)]
+    found = launch(lambda comm: train.r_squared(z2[parts[comm.rank], None], y[parts[comm.rank]], comm), 3)
+    assert found == [pytest.approx(truth, rel=1e-12)] * 3
     alone = SerialCommunicator()
     for metric in (train.accuracy, train.log_loss):
         with pytest.raises(CountError):

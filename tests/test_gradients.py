@@ -172,6 +172,8 @@ def test_masked_net_never_reads_what_is_masked() -> None:
     [
         (nn.CrossEntropyLoss, (6, 4), np.array([0, 3, 2, 1, 1, 0])),
         (nn.BCEWithLogitsLoss, (6,), np.array([0.0, 1, 1, 0.3, 0, 1])),
+        (nn.MSELoss, (6,), np.array([0.5, -1, 2, 0.3, 4, 1])),
+        (nn.MSELoss, (6, 1), np.array([0.5, -1, 2, 0.3, 4, 1])),
         (nn.BCEWithLogitsLoss, (6, 1), np.array([0.0, 1, 1, 0.3, 0, 1])),
     ],
 )

@@ -65,8 +65,8 @@ def advise(job: Job) -> list[str]:
     facts = [
         f"A row meets {s:.1f} rows of its own entity in its batch (S = E[sum n_j^2 / n]); design effect 1 + (S - 1) rho = {deff:.2f}.",
         f"For the mean, a local batch of {n} rows is worth n / deff = {local:.1f} independent rows, all {w} devices together {joined:.1f}.",
-        f"For the second moment, which measured damage follows, it is n / (1 + (S - 1) rho^2) = {n / second:.1f} "
-        f"(empirical, within 1.4 x), together {n * w / second:.1f}.",
+        f"For the second moment a rule of thumb is n / (1 + (S - 1) rho^2) = {n / second:.1f} "
+        f"(not measured here), together {n * w / second:.1f}.",
         f"SyncBN's mean is {'as steady as' if w >= deff else 'noisier than'} that of a shuffled local batch: devices {w} "
         f"{'>=' if w >= deff else '<'} design effect {deff:.2f} (sd = sigma sqrt(deff / (n W)) against sigma sqrt(1 / n)).",
         f"It takes {1e3 * job.cost.seconds:.3g} ms of {1e3 * (job.cost.seconds + job.compute_seconds):.3g} ms a step: "
@@ -80,11 +80,7 @@ def advise(job: Job) -> list[str]:
         verdict = "Worth trying: local batches are worth few rows, and synchronising is cheap against the step."
     if w == 1:
         verdict = "No: one device has nobody to synchronise with."
-    first = (
-        "a shuffle window of a thousand rows a rank (it matched SyncBN where measured)"
-        if deff > 1.2
-        else "a larger batch"
-    )
+    first = "a shuffle window of a thousand rows a rank, which makes S small" if deff > 1.2 else "a larger batch"
     alternatives = f"To try first: {first}; LayerNorm or GroupNorm, which need no batch; a larger local batch."
     limits = (
         "What it does not fix: the cost of the order itself for the optimiser (train a net without normalisation, sorted "

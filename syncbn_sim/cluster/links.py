@@ -76,7 +76,7 @@ LINKS = {
     "infiniband-ndr": Link(1.5e-6, 1 / 50e9, "round trip of about 2-3 us over one or two switches; NDR is 400 Gbit/s"),
     "roce-25g": Link(3e-6, 1 / 3.1e9, "RDMA over 25 Gbit/s Ethernet: one or two switches and NIC; 3.1 GB/s"),
     "tcp-25g": Link(20e-6, 1 / 3.1e9, "kernel TCP: 10-30 us one way in the stack"),
-    "shared-memory": Link(1.2e-6, 1 / 10e9, "8-byte round trip of 2.2-2.4 us on one host; copy bandwidth of one core"),
+    "shared-memory": Link(1.2e-6, 1 / 10e9, "8-byte round trip of 2.2-2.4 us; 10 GB/s is assumed: measure yours"),
 }  # fmt: skip
 
 

@@ -71,8 +71,7 @@ def recursive_doubling(comm: Communicator, array: Array, op: str = "sum") -> Arr
         while distance < powers:
             peer = to(place ^ distance)
             other = comm.sendrecv(total, peer, peer)
-            # the lower place on the left, so that both sides round alike
-            total = REDUCTIONS[op](total, other) if place & distance == 0 else REDUCTIONS[op](other, total)
+            total = REDUCTIONS[op](total, other)  # commutes, so both sides have the same bits
             distance *= 2
         return total
 
@@ -112,7 +111,7 @@ def rabenseifner(comm: Communicator, array: Array, op: str = "sum") -> Array:
             )
             peer = to(place ^ distance)
             came = comm.sendrecv(flat[theirs], peer, peer)
-            flat[mine] = REDUCTIONS[op](flat[mine], came) if keeps_low else REDUCTIONS[op](came, flat[mine])
+            flat[mine] = REDUCTIONS[op](flat[mine], came)
             splits.append((mine, theirs, peer))
             low, high, distance = mine.start, mine.stop, distance // 2
         for mine, theirs, peer in reversed(splits):
