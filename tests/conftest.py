@@ -42,11 +42,11 @@ def run(command: list[str], seconds: float = 60, **kwargs: object) -> subprocess
 
 
 def run_mpi(ranks: int, *arguments: str, seconds: float = 60, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Mpirun -n ranks python arguments..., with tests/ importable."""
+    """Mpirun -n ranks python arguments..., with this checkout and its tests/ importable."""
     mpirun = mpirun_command()
     if mpirun is None:
         pytest.skip("no mpirun")
-    env = {**os.environ, "PYTHONPATH": str(ROOT / "tests"), **environment}
+    env = {**os.environ, "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests'}", **environment}
     return run([mpirun, "-n", str(ranks), sys.executable, *arguments], seconds, env=env)
 
 

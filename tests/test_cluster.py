@@ -102,6 +102,18 @@ def test_resnet50_in_pytorchs_wire_format() -> None:
     assert found.step_seconds(1.0, overlapped=True) == 1.0
 
 
+def test_wire_formats_by_hand() -> None:
+    """One layer of 100 channels on 8 devices; short messages, so recursive doubling is the quickest all-reduce."""
+    link = Link(1e-3, 1e-6, "")
+    by_hand = {
+        "fused all-reduce": 3 * link.seconds(8 * 201) + 3 * link.seconds(8 * 200),
+        "all-gather": 3 * link.alpha + 7 * 4 * 201 * link.beta + 3 * link.seconds(4 * 200),
+        "one by one": 4 * 3 * link.seconds(8 * 100) + 3 * link.seconds(8),
+    }
+    for wire, seconds in by_hand.items():
+        assert step_cost([100], 8, link, wire).seconds == pytest.approx(seconds, rel=1e-9)
+
+
 def test_the_all_gather_loses_and_stays_lost() -> None:
     channels, link = NETWORKS["resnet50"], LINKS["roce-25g"]
     first = where_all_gather_loses(channels, link)
