@@ -8,9 +8,8 @@ from ..cluster.step_cost import StepCost
 from ..experiments.inspect_log import Inspection
 from ..experiments.result import Result, Share, Summary
 
-NO_EFFECT = (
-    0.005  # fixed beforehand: an interval inside +-0.5 points is no effect; one that merely covers 0 says nothing
-)
+# Fixed beforehand: an interval inside +-0.5 points is no effect; one that merely covers 0 says nothing.
+NO_EFFECT = 0.005
 
 # metric -> (heading, factor, decimals)
 _FORMATS = {
