@@ -37,7 +37,8 @@ def imports(tree: ast.AST, file: str) -> list[tuple[str, bool]]:
         elif isinstance(node, ast.ImportFrom):
             base = ".".join(package[: len(package) - node.level + 1]) if node.level else ""
             module = ".".join(part for part in (base, node.module) if part)
-            found += [(module, id(node) in top)] + [(f"{module}.{alias.name}", id(node) in top) for alias in node.names]
+            names = [f"{module}.{alias.name}" for alias in node.names]  # `from . import a` is an import of a alone
+            found += [(name, id(node) in top) for name in ([module, *names] if node.module else names)]
     return found
 
 
@@ -81,6 +82,7 @@ def test_imports_go_one_way(file: str) -> None:
         ("stats/moments.py", "from .running import updated"),
         ("nn/batch_norm.py", "from .sync_batch_norm import SyncBatchNorm"),
         ("functional/linear.py", "from .. import nn"),
+        ("functional/batch_norm.py", "from . import kernels"),
         ("comm/mpi.py", "from mpi4py import MPI"),
         ("train/step.py", "import matplotlib.pyplot as plt"),
         ("train/step.py", "def f():\n    from ..experiments import tasks"),

@@ -10,7 +10,9 @@ from numpy.typing import DTypeLike
 from ..arrays import Array, as_float_array, parameter_dtype, position_weights
 from ..errors import ArgumentError, CountError, ShapeError
 from ..functional import batch_norm as F
+from ..functional import kernels
 from ..functional.batch_norm import BackwardSums
+from ..functional.kernels import Normalised
 from ..stats import running
 from ..stats.moments import Moments
 from .module import Module, Parameter
@@ -28,12 +30,9 @@ class Statistics(NamedTuple):
 class Context(NamedTuple):
     """What backward needs. `n` None: frozen statistics; `shared`: they may be those of more ranks, so the sums must be too."""
 
-    x_hat: Array
-    inv_std: Array
-    weights: Array | None
+    normalised: Normalised
     n: float | None
     shared: bool
-    dtype: np.dtype[np.floating]
 
 
 class BatchNorm(Module):
@@ -113,7 +112,7 @@ class BatchNorm(Module):
         w = None if weights is None else position_weights(weights, (x.shape[0], *x.shape[2:]))
         shared, n = self.training, None
         if self.training or self.running_mean is None or self.running_var is None:
-            local = F.local_moments(x, w)
+            local = kernels.local_moments(x, w, self._workspace)
             mean, var, unbiased_var, n = (
                 self.batch_statistics(local) if shared else self.statistics_of(local, minimum=0)
             )
@@ -121,40 +120,38 @@ class BatchNorm(Module):
                 self._remember(mean, unbiased_var)
         else:
             mean, var = self.running_mean, self.running_var
-        x_hat, inv_std = F.standardize(x, mean, var, self.eps, w)
-        y = F.scale_and_shift(x_hat, *self._affine(), w)
-        self.push(Context(x_hat, inv_std, w, n, shared, x.dtype))
-        return self._channels_back(y.astype(x.dtype))
+        y, normalised = kernels.normalise(x, mean, var, self.eps, *self._affine(), w, self._workspace)
+        self.push(Context(normalised, n, shared))
+        return self._channels_back(y)
 
     def backward(self, dy: Array) -> Array:
         """Adds this rank's share to the gradients of weight and bias, returns dx."""
         context: Context = self.pop()
         dy = self._channels_second(dy, "dy")
-        if dy.shape != context.x_hat.shape:
+        if dy.shape != context.normalised.shape:
             raise ShapeError(
                 "dy",
                 got=dy.shape,
-                expected=f"{context.x_hat.shape} (channels second), the shape of y",
+                expected=f"{context.normalised.shape} (channels second), the shape of y",
                 do="Pass the gradient of the latest forward pass.",
             )
-        dy = dy.astype(np.float64)
-        if context.weights is not None:
-            dy = np.where(F.over_channels(context.weights, dy) > 0, dy, 0.0)
-        local = F.local_backward_sums(dy, context.x_hat)
+        if context.normalised.weights is not None:
+            dy = np.where(F.over_channels(context.normalised.weights, dy) > 0, dy, dy.dtype.type(0))
+        local = kernels.local_backward_sums(dy, context.normalised, self._workspace)
         weight, _ = self._affine()
         if self.weight and self.bias:
             self.weight.add_grad(local.dy_x_hat)
             self.bias.add_grad(local.dy)
         if context.n is None:
-            dx = F.frozen_input_gradient(dy, context.inv_std, weight)
+            dx = kernels.frozen_input_gradient(dy, context.normalised, weight, self._workspace)
         else:
             sums = self.sum_backward(local) if context.shared else local
             dx = self.input_gradient(dy, context, weight, sums)
-        return self._channels_back(dx.astype(context.dtype))
+        return self._channels_back(dx)
 
     def input_gradient(self, dy: Array, context: Context, weight: Array | None, sums: BackwardSums) -> Array:
         """Dx from the sums of the batch whose statistics were used."""
-        return F.input_gradient(dy, context.x_hat, context.inv_std, weight, sums, context.n or 1.0, context.weights)
+        return kernels.input_gradient(dy, context.normalised, weight, sums, context.n or 1.0, self._workspace)
 
     def statistics_of(self, moments: Moments, minimum: float = 1) -> Statistics:
         """Mean and variances of some moments; of an empty batch 0 and 1, which then touch nothing.

@@ -11,6 +11,7 @@ from numpy.typing import DTypeLike
 
 from ..arrays import Array, parameter_dtype
 from ..errors import ContextError, StateDictError
+from ..workspace import Workspace
 
 
 class Parameter:
@@ -50,6 +51,7 @@ class Module:
         self._contexts: list[Any] = []
         self._keeps_contexts = True
         self._buffers: list[str] = []
+        self._workspace = Workspace()
 
     def __call__(self, x: Array, weights: object | None = None) -> Array:
         """Runs the forward pass; `weights` are frequency weights, one a position (0 masks it)."""

@@ -1,0 +1,56 @@
+"""Buffers that one layer owns and uses again, so that a training step need not ask the system for memory."""
+
+from __future__ import annotations
+
+import math
+import sys
+from typing import Any
+
+import numpy as np
+
+from .arrays import Array
+
+SMALL = 32 * 1024  # bytes; below, the C library's own cache of freed blocks is quicker than ours
+ALIGNMENT = 64  # bytes of a cache line, and of the widest vector registers; np.empty aligns to 16
+
+
+class Workspace:
+    """Hands out arrays with undefined content, and hands memory out again once nobody refers to it.
+
+    Nobody means nobody: an output that the caller still holds, a view of it, a context that waits for its backward pass all
+    count, because NumPy views keep the memory they show alive. So `y1 = bn(x1); y2 = bn(x2)` are two buffers, and
+    `y = bn(x)` in a loop is one.
+
+    A workspace belongs to one layer on one rank. A copy of the layer starts with an empty one.
+    """
+
+    def __init__(self) -> None:
+        self._pool: list[Array] = []
+
+    def take(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+        """Returns an array of this shape and dtype; its content is whatever was there before."""
+        size = math.prod(shape) * dtype.itemsize
+        if size <= SMALL:
+            return np.empty(shape, dtype)
+        memory = self._free(size)
+        # A new array object each time: what counts references is `memory`, to which every view leads.
+        return np.ndarray(shape, dtype, memory, offset=-memory.ctypes.data % ALIGNMENT)
+
+    def _free(self, size: int) -> Array:
+        """The smallest buffer that is large enough and that nobody uses, or a new one."""
+        pool = self._pool
+        # 2 references: the list's, and the one getrefcount itself is looking through.
+        unused = [i for i in range(len(pool)) if sys.getrefcount(pool[i]) == 2]
+        fitting = [i for i in unused if pool[i].size >= size + ALIGNMENT]
+        if fitting:
+            return pool[min(fitting, key=lambda i: pool[i].size)]
+        for i in reversed(unused):  # too small for what this layer does now: let them go, so that nothing piles up
+            del pool[i]
+        pool.append(np.empty(size + ALIGNMENT, np.uint8))
+        return pool[-1]
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Workspace:
+        return Workspace()
+
+    def __reduce__(self) -> tuple[type[Workspace], tuple[()]]:
+        return Workspace, ()
