@@ -22,10 +22,11 @@ from ..arrays import Array
 from ..stats.moments import Moments
 from ..workspace import Workspace
 from . import batch_norm as readable
+from . import few
 from .batch_norm import BackwardSums
 from .layouts import Layout, layout_of
 
-FAST = (np.dtype(np.float32), np.dtype(np.float64))
+READABLE, FEW, FAST = "readable", "few", "fast"
 FAR = 4.0  # shift where mean^2 > FAR variance; below, x^2 costs no more than a factor 1 + FAR of precision
 
 
@@ -33,12 +34,13 @@ class Normalised(NamedTuple):
     """What normalising leaves for the backward pass.
 
     Attributes:
-        x: the input, contiguous; on the readable way x_hat instead.
+        x: the input, contiguous; without a layout x_hat instead.
         mean, inv_std: (C,) float64, with which it was normalised.
         shift: (C,) in x's dtype, or None where x may be used as it is.
         weights: of positions, None on the fast way.
         dtype: of the input.
-        layout: how x lies, None on the readable way.
+        way: which functions did it.
+        layout: how x lies; on the fast way only.
         last: whether x is kept with its channels last.
     """
 
@@ -48,6 +50,7 @@ class Normalised(NamedTuple):
     shift: Array | None
     weights: Array | None
     dtype: np.dtype[np.floating]
+    way: str
     layout: Layout | None
     last: bool
 
@@ -72,20 +75,23 @@ class Normalised(NamedTuple):
 
 def local_moments(x: Array, weights: Array | None, space: Workspace) -> Moments:
     """As the readable one. A batch whose mean is far from 0 is measured again, around that mean."""
-    if weights is not None or x.dtype not in FAST or x.size == 0:
+    way = _way(x, weights)
+    if way == FEW:
+        return few.local_moments(x)
+    if way == READABLE:
         return readable.local_moments(x, weights)
     memory, last = _memory(x)
     layout, count = _layout(memory, last), x.size // x.shape[1]
     total, total_sq = layout.sums(memory, memory, None, space)
     mean = total / count
     deviation_sq = total_sq - total * mean
-    if (mean * total > FAR * deviation_sq).any():
+    if np.count_nonzero(mean * total > FAR * deviation_sq):
         shift = mean.astype(x.dtype)
         rest, rest_sq = layout.sums(memory, memory, shift, space)
         deviation_sq = rest_sq - rest * rest / count
         mean = shift + rest / count
         total = count * mean
-    if not np.isfinite(deviation_sq).all():  # perhaps only float32 is too small for the squares; float64 is not
+    if not math.isfinite(deviation_sq.dot(deviation_sq)):  # perhaps only float32 has no room for the squares
         return readable.local_moments(x)
     return Moments(float(count), total, deviation_sq + total * mean, deviation_sq)
 
@@ -101,18 +107,21 @@ def normalise(
     space: Workspace,
 ) -> tuple[Array, Normalised]:
     """y = weight (x - mean) / sqrt(var + eps) + bias = a (x - shift) + b, and what the backward pass needs."""
-    if weights is not None or x.dtype not in FAST or x.size == 0:
+    way = _way(x, weights)
+    if way == READABLE:
         x_hat, inv_std = readable.standardize(x, mean, var, eps, weights)
         y = readable.scale_and_shift(x_hat, weight, bias, weights).astype(x.dtype)
-        return y, Normalised(x_hat, mean, inv_std, None, weights, x.dtype, None, False)
-    memory, last = _memory(x)
-    layout = _layout(memory, last)
+        return y, Normalised(x_hat, mean, inv_std, None, weights, x.dtype, way, None, False)
     mean = mean.astype(np.float64, copy=False)
     inv_std = 1.0 / np.sqrt(var.astype(np.float64, copy=False) + eps)
-    z = mean * inv_std
+    if way == FEW:
+        y, x_hat = few.normalise(x, mean, inv_std, weight, bias)
+        return y, Normalised(x_hat, mean, inv_std, None, None, x.dtype, way, None, False)
+    memory, last = _memory(x)
+    layout, z = _layout(memory, last), mean * inv_std
     # The mean that counts here may be that of other ranks, or of earlier batches.
-    shift = mean.astype(x.dtype) if (z * z > FAR).any() else None
-    normalised = Normalised(memory, mean, inv_std, shift, None, x.dtype, layout, last)
+    shift = mean.astype(x.dtype) if np.count_nonzero(z * z > FAR) else None
+    normalised = Normalised(memory, mean, inv_std, shift, None, x.dtype, way, layout, last)
     a = inv_std if weight is None else weight * inv_std
     b = -a * normalised.offset
     y = space.take(memory.shape, x.dtype)
@@ -124,7 +133,7 @@ def local_backward_sums(dy: Array, normalised: Normalised, space: Workspace) -> 
     """As the readable one: sum(dy x_hat) = inv_std (sum(dy (x - shift)) - (mean - shift) sum(dy))."""
     x, layout = normalised.x, normalised.layout
     if layout is None:
-        return readable.local_backward_sums(dy, x)
+        return (few if normalised.way == FEW else readable).local_backward_sums(dy, x)
     total, products = layout.sums(_memory_like(dy, normalised), x, normalised.shift, space)
     return BackwardSums(total, normalised.inv_std * (products - normalised.offset * total))
 
@@ -134,6 +143,8 @@ def input_gradient(
 ) -> Array:
     """As the readable one: dx = a (dy + k (x - shift) + q)."""
     x, inv_std, layout = normalised.x, normalised.inv_std, normalised.layout
+    if normalised.way == FEW:
+        return few.input_gradient(dy, x, inv_std, weight, sums, count).astype(normalised.dtype)
     if layout is None:
         dy = dy.astype(np.float64)
         return readable.input_gradient(dy, x, inv_std, weight, sums, count, normalised.weights).astype(normalised.dtype)
@@ -154,6 +165,12 @@ def frozen_input_gradient(dy: Array, normalised: Normalised, weight: Array | Non
     a = inv_std if weight is None else weight * inv_std
     layout.affine(_memory_like(dy, normalised), None, a, None, dx)
     return _restored(dx, normalised.last)
+
+
+def _way(x: Array, weights: Array | None) -> str:
+    if weights is not None or x.dtype.char not in "fd" or x.size == 0:
+        return READABLE
+    return FEW if x.ndim == 2 and x.size <= few.FEW else FAST
 
 
 def _memory(x: Array) -> tuple[Array, bool]:

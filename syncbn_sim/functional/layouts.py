@@ -6,8 +6,6 @@ blocks of 512 KiB, so that what one pass has touched is still in the second-leve
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import lru_cache
 from typing import Any
 
@@ -18,32 +16,22 @@ from ..workspace import Workspace
 
 BLOCK = 512 * 1024  # bytes
 RUN = 8192  # longest run of numbers that is summed in the data's own dtype
-LONG_RUN = 400  # numbers in a row from which on a small NumPy buffer pays
+LONG_RUN, LARGE = 400, 64 * 1024  # numbers in a row, and in all, from which on `lean` pays
 PLANES = 32  # numbers of one channel in a row from which on Planes are quicker than Rows
 WIDTH = 4096  # numbers that Rows take as one row
-
-
-@contextmanager
-def _lean(run: int) -> Iterator[None]:
-    """NumPy's settings during a pass with inner loops of `run` numbers; they belong to this thread or task and end with it.
-
-    NumPy copies a broadcast operand into a buffer of 8192 numbers first, although nothing needs converting. With a tiny buffer
-    the loops take it from where it lies: twice as fast if they are long, slower if they are short.
-    Overflow and NaN pass in silence; they show in y.
-    """
-    with np.errstate(over="ignore", under="ignore", invalid="ignore"):
-        if run >= LONG_RUN:
-            np.setbufsize(16)  # leaving errstate restores it
-        yield
 
 
 class Layout:
     """The passes over arrays of one shape, order and dtype. It has no scratch of its own, so ranks may share it.
 
     A subclass says how to cut an array into blocks, and what a block's sums and coefficients look like.
+
+    NumPy copies a broadcast operand into a buffer of 8192 numbers first, although nothing needs converting. With a tiny buffer
+    its loops take it from where it lies: twice as fast if they are long, slower if they are short. The size of the buffer
+    belongs to this thread or task, and leaving `np.errstate` restores it.
     """
 
-    run: int  # numbers in the innermost loop
+    lean: bool  # whether to shrink NumPy's buffer
     largest: int  # numbers in the largest block
     partial: tuple[int, ...]  # shape of the partial sums of one quantity
     dtype: np.dtype[Any]
@@ -69,7 +57,9 @@ class Layout:
         partial = space.take((2, *self.partial), self.dtype)
         scratch = space.take((self.largest,), self.dtype)
         at = 0
-        with _lean(self.run):
+        with np.errstate(over="ignore", invalid="ignore"):
+            if self.lean:
+                np.setbufsize(16)
             s = None if shift is None else self.spread(shift)
             for ab, xb in zip(self.blocks(a), self.blocks(x), strict=True):
                 free = scratch[: xb.size].reshape(xb.shape)
@@ -80,7 +70,9 @@ class Layout:
 
     def affine(self, x: Array, shift: Array | None, a: Array, b: Array | None, y: Array) -> None:
         """Y = a (x - shift) + b."""
-        with _lean(self.run):
+        with np.errstate(over="ignore", invalid="ignore"):
+            if self.lean:
+                np.setbufsize(16)
             s = None if shift is None else self.spread(shift)
             a, b = self.spread(a), None if b is None else self.spread(b)
             for xb, yb in zip(reversed(self.blocks(x)), reversed(self.blocks(y)), strict=True):
@@ -93,7 +85,9 @@ class Layout:
 
     def gradient(self, dy: Array, x: Array, shift: Array | None, a: Array, k: Array, q: Array, dx: Array) -> None:
         """Dx = a (dy + k (x - shift) + q)."""
-        with _lean(self.run):
+        with np.errstate(over="ignore", invalid="ignore"):
+            if self.lean:
+                np.setbufsize(16)
             s = None if shift is None else self.spread(shift)
             a, k, q = self.spread(a), self.spread(k), self.spread(q)
             blocks = zip(*(reversed(self.blocks(each)) for each in (dy, x, dx)), strict=True)
@@ -114,23 +108,22 @@ class Planes(Layout):
         room = BLOCK // dtype.itemsize
         self.shape, self.dtype = (n, c, length), dtype
         pieces = max(-(-length // RUN), -(-c * length // (2 * room)))
-        self.run = self.piece = -(-length // pieces)
-        self.samples = min(n, max(1, room // (c * self.run)))
-        self.ones = np.ones(self.run, dtype)
-        self.partial = (-(-length // self.run) * n, c)
-        self.largest = self.samples * c * self.run
-        self.written_out = self.run < LONG_RUN and n > 1 and c * length <= room
-        if self.written_out:
-            self.run = c * length
+        self.piece = -(-length // pieces)
+        self.samples = min(n, max(1, room // (c * self.piece)))
+        self.ones = np.ones(self.piece, dtype)
+        self.partial = (-(-length // self.piece) * n, c)
+        self.largest = self.samples * c * self.piece
+        self.written_out = self.piece < LONG_RUN and n > 1 and c * length <= room
+        self.lean = n * c * length >= LARGE and (self.written_out or self.piece >= LONG_RUN)
 
     def blocks(self, memory: Array) -> list[Array]:
         """(samples, C, piece of a run)."""
         n, _, length = self.shape
         array = memory.reshape(self.shape)
         return [
-            array[i : i + self.samples, :, j : j + self.run]
+            array[i : i + self.samples, :, j : j + self.piece]
             for i in range(0, n, self.samples)
-            for j in range(0, length, self.run)
+            for j in range(0, length, self.piece)
         ]
 
     def spread(self, values: Array) -> Array:
@@ -159,7 +152,8 @@ class Rows(Layout):
     def __init__(self, m: int, c: int, length: int, dtype: np.dtype[Any]) -> None:
         self.period, self.dtype = (c, length), dtype
         self.copies = max(1, min(WIDTH // (c * length), m // 32))
-        self.run = width = self.copies * c * length
+        self.width = width = self.copies * c * length
+        self.lean = m * c * length >= LARGE and width >= LONG_RUN
         self.height, self.rest = m // self.copies, m % self.copies * c * length
         # Few rows a block, since BLAS adds them up one after the other in the data's own dtype.
         self.rows = max(1, min(128, BLOCK // (width * dtype.itemsize), self.height))
@@ -169,15 +163,15 @@ class Rows(Layout):
 
     def blocks(self, memory: Array) -> list[Array]:
         """(rows, width), and the rest as (1, less)."""
-        end = self.height * self.run
+        end = self.height * self.width
         flat = memory.reshape(-1)
-        wide = flat[:end].reshape(self.height, self.run)
+        wide = flat[:end].reshape(self.height, self.width)
         found = [wide[i : i + self.rows] for i in range(0, self.height, self.rows)]
         return [*found, flat[end:].reshape(1, -1)] if self.rest else found
 
     def spread(self, values: Array) -> Array:
         """(width,)."""
-        if self.run == len(values):
+        if self.width == len(values):
             return values.astype(self.dtype)
         wide = np.empty((self.copies, *self.period), self.dtype)
         wide[...] = values[:, None]
@@ -186,8 +180,14 @@ class Rows(Layout):
     def add_up(self, a: Array, x: Array, partial: Array, at: int, scratch: Array) -> int:
         """A sum a column."""
         ones, width = self.ones[: len(a)], a.shape[-1]
-        np.matmul(ones, a, partial[0, at, :width])
-        np.matmul(ones, np.multiply(a, x, scratch), partial[1, at, :width])
+        # The product first: it reads straight through memory; the sum's several rows at a time then find them in the cache.
+        # But if a is in `scratch` itself, it will be gone.
+        if a is scratch:
+            np.matmul(ones, a, partial[0, at, :width])
+        np.multiply(a, x, scratch)
+        if a is not scratch:
+            np.matmul(ones, a, partial[0, at, :width])
+        np.matmul(ones, scratch, partial[1, at, :width])
         partial[:, at, width:] = 0
         return at + 1
 

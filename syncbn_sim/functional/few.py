@@ -1,0 +1,57 @@
+"""The steps of `batch_norm` for (N, C) of a few thousand numbers, where the number of NumPy calls is what takes the time.
+
+Everything is small enough for float64 throughout, so nothing needs watching; a sum over rows is a product with a row of ones.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import numpy as np
+
+from ..arrays import Array
+from ..stats.moments import Moments
+from .batch_norm import BackwardSums
+
+FEW = 8 * 1024  # numbers; above, `kernels` is quicker
+
+
+def local_moments(x: Array) -> Moments:
+    """Two passes: the mean, then the squares around it."""
+    x, count = x.astype(np.float64), len(x)
+    mean = _ones(count).dot(x) / count
+    deviation = x - mean
+    deviation_sq = _ones(count).dot(deviation * deviation)
+    total = count * mean
+    return Moments(float(count), total, deviation_sq + total * mean, deviation_sq)
+
+
+def normalise(x: Array, mean: Array, inv_std: Array, weight: Array | None, bias: Array | None) -> tuple[Array, Array]:
+    """Returns y, and x_hat in float64."""
+    x_hat = x.astype(np.float64)
+    x_hat -= mean
+    x_hat *= inv_std
+    y = x_hat if weight is None else x_hat * weight
+    return (y if bias is None else y + bias).astype(x.dtype), x_hat
+
+
+def local_backward_sums(dy: Array, x_hat: Array) -> BackwardSums:
+    """sum(dy) and sum(dy x_hat)."""
+    dy, ones = dy.astype(np.float64), _ones(len(dy))
+    return BackwardSums(ones.dot(dy), ones.dot(dy * x_hat))
+
+
+def input_gradient(
+    dy: Array, x_hat: Array, inv_std: Array, weight: Array | None, sums: BackwardSums, count: float
+) -> Array:
+    """Dx = weight inv_std (dy - (sum(dy) + x_hat sum(dy x_hat)) / n), in float64."""
+    dx = x_hat * (sums.dy_x_hat / -count)
+    dx += sums.dy / -count
+    dx += dy
+    dx *= inv_std if weight is None else weight * inv_std
+    return dx
+
+
+@lru_cache(maxsize=256)
+def _ones(count: int) -> Array:
+    return np.ones(count)
