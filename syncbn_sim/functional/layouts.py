@@ -15,7 +15,7 @@ from ..arrays import Array
 from ..workspace import Workspace
 
 BLOCK = 512 * 1024  # bytes
-RUN = 8192  # longest run of numbers that is summed in the data's own dtype
+RUN = 4096  # longest run of numbers that is summed in the data's own dtype
 LONG_RUN, LARGE = 400, 64 * 1024  # numbers in a row, and in all, from which on `lean` pays
 PLANES = 32  # numbers of one channel in a row from which on Planes are quicker than Rows
 WIDTH = 4096  # numbers that Rows take as one row
@@ -66,7 +66,7 @@ class Layout:
                 if s is not None:
                     xb = np.subtract(xb, s[..., : xb.shape[-1]], free)
                 at = self.add_up(xb if a is x else ab, xb, partial, at, free)
-            return self.fold(partial)
+        return self.fold(partial)  # with NumPy's own buffer, since it converts
 
     def affine(self, x: Array, shift: Array | None, a: Array, b: Array | None, y: Array) -> None:
         """Y = a (x - shift) + b."""
