@@ -8,7 +8,23 @@ import numpy as np
 import pytest
 
 from syncbn_sim.comm import Communicator
-from syncbn_sim.errors import ArgumentError, DtypeError
+from syncbn_sim.errors import ArgumentError, DtypeError, ShapeError
+
+
+def check_allreduce_out(comm: Communicator) -> None:
+    """Into another array, and in place: the same bits as into a new one."""
+    rng = np.random.default_rng(comm.rank)
+    for dtype in (np.float64, np.float32, np.int64):
+        for op in ("sum", "max"):
+            array = (rng.normal(size=(5, 3)) * 100).astype(dtype)
+            expected, out = comm.allreduce(array, op), np.empty_like(array)
+            assert comm.allreduce(array, op, out=out) is out
+            assert comm.allreduce(array, op, out=array) is array
+            np.testing.assert_array_equal(out, expected)
+            np.testing.assert_array_equal(array, expected)
+    for wrong in (np.empty(4), np.empty(3, np.float32), np.empty(6)[::2]):
+        with pytest.raises(ShapeError, match="out"):
+            comm.allreduce(np.zeros(3), out=wrong)
 
 
 def check_allreduce(comm: Communicator) -> None:

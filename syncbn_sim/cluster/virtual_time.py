@@ -67,10 +67,10 @@ class ClockCommunicator(Wrapper):
         if self._resumed is not None:
             self._resumed = time.perf_counter()
 
-    def allreduce(self, array: object, op: str = "sum") -> Array:
+    def allreduce(self, array: object, op: str = "sum", out: Array | None = None) -> Array:
         """As the schedule does it, message by message."""
         with self._talk():
-            return super().allreduce(array, op)
+            return super().allreduce(array, op, out)
 
     def sendrecv(self, array: object, dest: int, source: int, tag: int = 0) -> Array:
         """Both at once: ends when both are done."""

@@ -30,15 +30,16 @@ class Communicator(ABC):
     size: int
     backend: str
 
-    def allreduce(self, array: object, op: str = "sum") -> Array:
+    def allreduce(self, array: object, op: str = "sum", out: Array | None = None) -> Array:
         """Combines the arrays of all ranks element by element.
 
         Args:
             array: float64, float32 or int64; the same shape and dtype on every rank.
             op: "sum", "max" or "min".
+            out: where to put the result, contiguous, of the same shape and dtype; may be `array` itself. Default: a new array.
 
         Returns:
-            A new array of the same shape and dtype, equal on every rank.
+            `out`, or a new array of the same shape and dtype; equal on every rank.
 
         Raises:
             DtypeError: another dtype. float16 would overflow on the wire: a count of 75,000 is infinite there.
@@ -58,7 +59,19 @@ class Communicator(ABC):
                 expected="float64, float32 or int64",
                 do=f"Convert it first: array.astype({wider}).",
             )
-        return self._allreduce(np.ascontiguousarray(value).reshape(value.shape), op)
+        if not value.flags.c_contiguous:
+            value = np.ascontiguousarray(value)
+        if out is None:
+            return self._allreduce(value, op)
+        if out.shape != value.shape or out.dtype != value.dtype or not out.flags.c_contiguous:
+            raise ShapeError(
+                "allreduce out",
+                got=f"{out.dtype} {out.shape}",
+                expected=f"contiguous {value.dtype} {value.shape}",
+                do="Pass np.empty_like(array), or the array itself.",
+            )
+        self._allreduce_into(value, op, out)
+        return out
 
     def allgather(self, array: object) -> list[Array]:
         """Returns the arrays of all ranks, by rank; shapes may differ, dtypes may not."""
@@ -117,6 +130,10 @@ class Communicator(ABC):
             type(self).__name__, got="an attempt to pickle it", expected="a communicator to stay in its process",
             do="Return or send model.state_dict() instead of a model that talks.",
         )  # fmt: skip
+
+    def _allreduce_into(self, array: Array, op: str, out: Array) -> None:
+        """For a backend that needs no array between."""
+        out[...] = self._allreduce(array, op)
 
     @abstractmethod
     def _allreduce(self, array: Array, op: str) -> Array: ...

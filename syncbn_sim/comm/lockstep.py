@@ -115,11 +115,11 @@ class LockstepCommunicator(Communicator):
         self.rank, self.size = rank, len(group.members)
         self._world_rank = group.members[rank]
 
-    def allreduce(self, array: object, op: str = "sum") -> Array:
+    def allreduce(self, array: object, op: str = "sum", out: Array | None = None) -> Array:
         """As `Communicator.allreduce`; an array that needs no preparation takes the short way, 1 us a rank."""
-        if type(array) is np.ndarray and array.dtype.char in "dfl" and op in REDUCTIONS:
+        if out is None and type(array) is np.ndarray and array.dtype.char in "dfl" and op in REDUCTIONS:
             return self._allreduce(array, op)
-        return super().allreduce(array, op)
+        return super().allreduce(array, op, out)
 
     def meet(self, asked: Asked, payload: Any, combine: Callable[[list[Any]], Any]) -> Any:
         """All ranks bring a payload; the last one combines them in rank order; all leave with the result."""

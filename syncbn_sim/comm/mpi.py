@@ -97,14 +97,18 @@ class MPICommunicator(Communicator):
 
     def _allreduce(self, array: Array, op: str) -> Array:
         result = np.empty_like(array)
+        self._allreduce_into(array, op, result)
+        return result
+
+    def _allreduce_into(self, array: Array, op: str, out: Array) -> None:
         with self._watchdog.watch("allreduce", describe(array, op)):
-            self._comm.Allreduce(array, result, self._ops[op])
             if op != "sum" and array.dtype.kind == "f":
                 # MPI leaves open what the larger of NaN and a number is, and ranks then differ; NumPy says NaN.
-                unknown = np.empty(array.shape, np.int64)
-                self._comm.Allreduce(np.isnan(array).astype(np.int64), unknown, self._ops["max"])
-                result[unknown > 0] = np.nan
-        return result
+                unknown = np.isnan(array).astype(np.int64)
+                self._comm.Allreduce(self._mpi.IN_PLACE, unknown, self._ops["max"])
+            self._comm.Allreduce(self._mpi.IN_PLACE if out is array else array, out, self._ops[op])
+            if op != "sum" and array.dtype.kind == "f":
+                out[unknown > 0] = np.nan
 
     def _allgather(self, array: Array) -> list[Array]:
         with self._watchdog.watch("allgather", describe(array)):

@@ -22,6 +22,10 @@ class SerialCommunicator(Communicator):
     def _allreduce(self, array: Array, op: str) -> Array:
         return array.copy()
 
+    def _allreduce_into(self, array: Array, op: str, out: Array) -> None:
+        if out is not array:
+            out[...] = array
+
     def _allgather(self, array: Array) -> list[Array]:
         return [array.copy()]
 

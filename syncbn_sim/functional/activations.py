@@ -1,20 +1,25 @@
-"""Activations."""
+"""Activations. Those with a `space` put results into it, or into new arrays."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from ..arrays import Array
+from ..workspace import Workspace
 
 
-def relu(x: Array) -> Array:
+def relu(x: Array, space: Workspace | None = None) -> Array:
     """y = max(x, 0)."""
-    return np.maximum(x, 0)
+    return np.maximum(x, 0, out=(space or Workspace()).take(x.shape, x.dtype))
 
 
-def relu_backward(dy: Array, y: Array) -> Array:
+def relu_backward(dy: Array, y: Array, space: Workspace | None = None) -> Array:
     """dx = dy where y > 0, else 0 (the kink at 0 included)."""
-    return np.where(y > 0, dy, dy.dtype.type(0))
+    space = space or Workspace()
+    dx = space.take(dy.shape, dy.dtype)
+    dx.fill(0)
+    np.copyto(dx, dy, where=np.greater(y, 0, out=space.take(y.shape, np.dtype(bool))))
+    return dx
 
 
 def sigmoid(x: Array) -> Array:

@@ -18,13 +18,13 @@ class ReLU(Module):
         """Returns y."""
         if weights is not None:
             x = np.where(over_channels(weights, x) > 0, x, x.dtype.type(0))
-        y = relu(x)
+        y = relu(x, self._workspace)
         self.push(y)
         return y
 
     def backward(self, dy: Array) -> Array:
         """Returns dy where y > 0, else 0."""
-        return relu_backward(dy, self.pop())
+        return relu_backward(dy, self.pop(), self._workspace)
 
 
 class Flatten(Module):

@@ -51,13 +51,13 @@ class Linear(Module):
             )
         x = zero_masked(x, weights)
         self.push((x, weights))
-        y = linear(x, self.weight.data, self.bias.data if self.bias else None).astype(x.dtype, copy=False)
-        return zero_masked(y, weights)
+        y = linear(x, self.weight.data, self.bias.data if self.bias else None, self._workspace)
+        return zero_masked(y.astype(x.dtype, copy=False), weights)
 
     def backward(self, dy: Array) -> Array:
         """Adds to the gradients of W and b, returns dx."""
         x, weights = self.pop()
-        dx, d_weight, d_bias = linear_backward(zero_masked(dy, weights), x, self.weight.data)
+        dx, d_weight, d_bias = linear_backward(zero_masked(dy, weights), x, self.weight.data, self._workspace)
         self.weight.add_grad(d_weight)
         if self.bias:
             self.bias.add_grad(d_bias)

@@ -26,11 +26,16 @@ class Parameter:
     def __init__(self, data: object, dtype: DTypeLike = np.float32) -> None:
         self.data: Array = np.array(data, dtype=parameter_dtype(dtype))
         self.grad: Array | None = None
+        self._workspace = Workspace()
 
     def add_grad(self, gradient: Array) -> None:
         """Adds a gradient in the parameter's own shape and dtype."""
-        gradient = gradient.astype(self.data.dtype, copy=False).reshape(self.data.shape)
-        self.grad = gradient.copy() if self.grad is None else self.grad + gradient
+        total = self._workspace.take(self.data.shape, self.data.dtype)
+        if self.grad is None:
+            total[...] = gradient
+        else:
+            np.add(self.grad, gradient, out=total, casting="same_kind")
+        self.grad = total
 
     def __repr__(self) -> str:
         return f"Parameter({self.data.dtype}, {self.data.shape})"

@@ -24,13 +24,19 @@ class Adam(Optimizer):
     ) -> None:
         super().__init__(parameters, lr)
         self.betas, self.eps, self.weight_decay = betas, eps, weight_decay
-        self._m, self._v = self.zeros(), self.zeros()
+        self._m, self._v, self._scratch = self.zeros(), self.zeros(), self.zeros()
 
-    def update(self, value: Array, gradient: Array) -> Array:
-        """One step."""
-        b1, b2 = self.betas
-        gradient = gradient + self.weight_decay * value
-        self._m = b1 * self._m + (1 - b1) * gradient
-        self._v = b2 * self._v + (1 - b2) * gradient * gradient
-        m_hat, v_hat = self._m / (1 - b1**self.steps), self._v / (1 - b2**self.steps)
-        return value - self.lr * m_hat / (np.sqrt(v_hat) + self.eps)
+    def update(self, value: Array, gradient: Array) -> None:
+        """One step, without a new array: m = b1 m + (1 - b1) g, v = b2 v + (1 - b2) g^2, both then debiased."""
+        (b1, b2), m, v, scratch = self.betas, self._m, self._v, self._scratch
+        if self.weight_decay:
+            gradient += np.multiply(value, self.weight_decay, out=scratch)
+        m *= b1
+        m += np.multiply(gradient, 1 - b1, out=scratch)
+        v *= b2
+        gradient *= gradient
+        v += np.multiply(gradient, 1 - b2, out=scratch)
+        root = np.sqrt(np.divide(v, 1 - b2**self.steps, out=scratch), out=scratch)
+        root += self.eps
+        change = np.divide(m, root, out=scratch)
+        value -= np.multiply(change, self.lr / (1 - b1**self.steps), out=scratch)

@@ -14,6 +14,9 @@ from ..nn.module import Parameter
 class Optimizer:
     """Changes parameters by their gradients. All parameters are one flat vector to `update`: a dozen NumPy calls a step, not a dozen each.
 
+    From the first step on each `Parameter.data` is a view of that vector, which changes in place. Whoever assigns another array
+    to it finds it copied in at the next step.
+
     Attributes:
         lr: the learning rate; assign to it, or let a schedule do so.
         steps: number of steps taken.
@@ -31,25 +34,55 @@ class Optimizer:
             )
         self.lr = lr
         self.steps = 0
+        self._value, self._gradient = self.zeros(), self.zeros()
+        self._packed = np.zeros(self._value.size)
+        self._views = self._split()
 
-    def step(self) -> None:
-        """Moves every parameter, then forgets the gradients. A parameter without one counts as having gradient 0."""
+    def gather(self, *extra: float) -> Array:
+        """This rank's gradients one after the other, then `extra`, as float64, in a buffer that the next call fills anew.
+
+        A parameter without a gradient counts as having gradient 0.
+        """
+        if self._packed.size != self._value.size + len(extra):
+            self._packed = np.zeros(self._value.size + len(extra))
+        parts = [np.zeros(p.data.size) if p.grad is None else p.grad.ravel() for p in self.parameters]
+        return np.concatenate([*parts, extra], out=self._packed)
+
+    def step(self, gradient: Array | None = None) -> None:
+        """Moves every parameter, then forgets the gradients.
+
+        Args:
+            gradient: of all parameters, flat, in their order; default: the parameters' own.
+        """
         self.steps += 1
-        value = np.concatenate([p.data.ravel() for p in self.parameters])
-        gradient = np.concatenate(
-            [np.zeros(p.data.size, p.data.dtype) if p.grad is None else p.grad.ravel() for p in self.parameters]
-        )
-        value = self.update(value, gradient)
-        start = 0
-        for p in self.parameters:
-            p.data = value[start : start + p.data.size].reshape(p.data.shape).astype(p.data.dtype, copy=False)
+        self._adopt()
+        self._gradient[...] = self.gather() if gradient is None else gradient
+        self.update(self._value, self._gradient)
+        for p, view in zip(self.parameters, self._views, strict=True):
+            if p.data is not view:  # of another dtype than the vector
+                p.data[...] = view
             p.grad = None
-            start += p.data.size
+
+    def _adopt(self) -> None:
+        """Copies in what is not a view of the flat vector, and makes it one."""
+        if (
+            self._views[0].base is not self._value
+        ):  # this optimiser is a copy, for which NumPy has copied each view by itself
+            self._views = self._split()
+        for p, view in zip(self.parameters, self._views, strict=True):
+            if p.data is not view:
+                view[...] = p.data
+                p.data = view if p.data.dtype == view.dtype else p.data.copy()
+
+    def _split(self) -> list[Array]:
+        """The flat vector as views in the parameters' shapes."""
+        pieces = np.split(self._value, np.cumsum([p.data.size for p in self.parameters])[:-1])
+        return [piece.reshape(p.data.shape) for piece, p in zip(pieces, self.parameters, strict=True)]
 
     def zeros(self) -> Array:
         """A zero for each parameter, as one vector."""
         return np.concatenate([np.zeros_like(p.data).ravel() for p in self.parameters])
 
-    def update(self, value: Array, gradient: Array) -> Array:
-        """Returns the new values of all parameters, from the old ones and their gradients."""
+    def update(self, value: Array, gradient: Array) -> None:
+        """Changes the values of all parameters, in place, by their gradients, which it may spoil."""
         raise NotImplementedError

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+
 from ..arrays import Array
 from ..nn.module import Parameter
 from .base import Optimizer
@@ -17,9 +19,12 @@ class SGD(Optimizer):
     ) -> None:
         super().__init__(parameters, lr)
         self.momentum, self.weight_decay = momentum, weight_decay
-        self._velocity = self.zeros()
+        self._velocity, self._scratch = self.zeros(), self.zeros()
 
-    def update(self, value: Array, gradient: Array) -> Array:
+    def update(self, value: Array, gradient: Array) -> None:
         """One step."""
-        self._velocity = self.momentum * self._velocity + (gradient + self.weight_decay * value)
-        return value - self.lr * self._velocity
+        if self.weight_decay:
+            gradient += np.multiply(value, self.weight_decay, out=self._scratch)
+        self._velocity *= self.momentum
+        self._velocity += gradient
+        value -= np.multiply(self._velocity, self.lr, out=self._scratch)

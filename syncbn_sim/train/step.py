@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import numpy as np
 
 from ..arrays import Array
 from ..comm.base import Communicator
 from ..nn.losses import Loss
-from ..nn.module import Module, Parameter, check_no_contexts, clear_contexts
+from ..nn.module import Module, check_no_contexts, clear_contexts
 from ..optim.base import Optimizer
 
 
@@ -52,30 +50,26 @@ def step(
     except BaseException:
         clear_contexts(model)
         raise
-    loss_sum, count = sum_gradients(optimizer.parameters, loss_sum, count, comm)
+    gradient, loss_sum, count = sum_gradients(optimizer, loss_sum, count, comm)
     if count == 0:
         model.zero_grad()
         return float("nan")
-    optimizer.step()
+    optimizer.step(gradient)
     return loss_sum / count
 
 
 def sum_gradients(
-    parameters: Sequence[Parameter], loss_sum: float, count: float, comm: Communicator
-) -> tuple[float, float]:
-    """Sums gradients, loss and count over the ranks in one fused float64 buffer, then divides the gradients once, by the global count.
+    optimizer: Optimizer, loss_sum: float, count: float, comm: Communicator
+) -> tuple[Array, float, float]:
+    """Sums gradients, loss and count over the ranks in one float64 buffer, as it lies, and divides the gradients once, by the global count.
 
     There is no world-size factor: a rank with more rows simply brings more.
 
     Returns:
-        Loss sum and count over all ranks. The parameters' gradients are those of the mean loss, or zero if the count is 0.
+        The gradient of the mean loss (zero if the count is 0) by all parameters, flat; loss sum and count over all ranks.
     """
-    gradients = [np.zeros(p.data.size) if p.grad is None else p.grad.ravel() for p in parameters]
-    total = comm.allreduce(np.concatenate([*gradients, [loss_sum, count]]).astype(np.float64, copy=False))
-    loss_sum, count = float(total[-2]), float(total[-1])
-    mean = total[:-2] / max(count, np.finfo(np.float64).tiny)
-    start = 0
-    for p in parameters:
-        p.grad = mean[start : start + p.data.size].reshape(p.data.shape).astype(p.data.dtype)
-        start += p.data.size
-    return loss_sum, count
+    packed = optimizer.gather(loss_sum, count)
+    comm.allreduce(packed, out=packed)
+    gradient, loss_sum, count = packed[:-2], float(packed[-2]), float(packed[-1])
+    gradient /= max(count, np.finfo(np.float64).tiny)
+    return gradient, loss_sum, count

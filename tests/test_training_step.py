@@ -1,0 +1,132 @@
+"""What a training step costs in memory, and what the shared flat buffers must not break."""
+
+from __future__ import annotations
+
+import copy
+import tracemalloc
+
+import numpy as np
+import pytest
+
+from syncbn_sim import nn, optim, train
+from syncbn_sim.comm import SerialCommunicator, launch
+
+ROWS, WIDTH = 4096, 256
+KIB = 1024
+
+
+def net() -> nn.Sequential:
+    layers: list[nn.Module] = []
+    for _ in range(3):
+        layers += [nn.Linear(WIDTH, WIDTH, bias=False), nn.SyncBatchNorm(WIDTH), nn.ReLU()]
+    return nn.Sequential(*layers, nn.Linear(WIDTH, 1))
+
+
+@pytest.mark.parametrize("optimizer", [optim.Adam, lambda p: optim.SGD(p, 0.01, momentum=0.9, weight_decay=1e-4)])
+def test_a_step_in_steady_state_allocates_nothing_large(optimizer) -> None:
+    """Each activation is 4 MiB, each weight matrix and its gradient 256 KiB."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(ROWS, WIDTH)).astype(np.float32), rng.normal(size=ROWS)
+    model, loss, comm = net(), nn.MSELoss(), SerialCommunicator()
+    chosen = optimizer(model.parameters())
+    tracemalloc.start()
+    try:
+        after = []
+        for _ in range(6):
+            tracemalloc.reset_peak()
+            before, _ = tracemalloc.get_traced_memory()
+            train.step(model, loss, chosen, comm, x, y)
+            now, peak = tracemalloc.get_traced_memory()
+            after.append(now)
+    finally:
+        tracemalloc.stop()
+    assert peak - before < 64 * KIB * len(model)
+    assert abs(after[-1] - after[-3]) < 4 * KIB
+
+
+def test_a_step_after_a_smaller_batch() -> None:
+    """The last batch of an epoch is smaller: buffers are cut to it, and stay."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(ROWS, WIDTH)).astype(np.float32), rng.normal(size=ROWS)
+    results = []
+    for fresh in (False, True):
+        model, loss = net(), nn.MSELoss()
+        optimizer = optim.SGD(model.parameters(), 0.01)
+        for rows in (ROWS, 1000, 3, ROWS, 0):
+            if fresh:
+                for each in [*model.modules(), *model.parameters()]:
+                    each._workspace._pool.clear()
+            train.step(model, loss, optimizer, SerialCommunicator(), x[:rows], y[:rows])
+        results.append([p.data for p in model.parameters()])
+    for a, b in zip(*results, strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("backend", ["threads", "lockstep"])
+def test_ranks_share_no_buffers(backend: str) -> None:
+    """The same bits on ranks that run side by side as on ranks that take turns."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2 * 512, WIDTH)).astype(np.float32), rng.normal(size=2 * 512)
+
+    def on_rank(comm):
+        model, loss = nn.convert_sync_batchnorm(net(), comm), nn.MSELoss()
+        optimizer = optim.Adam(model.parameters())
+        rows = slice(512 * comm.rank, 512 * (comm.rank + 1))
+        losses = [train.step(model, loss, optimizer, comm, x[rows], y[rows]) for _ in range(3)]
+        return losses, [p.data for p in model.parameters()]
+
+    (losses, first), (_, second) = launch(on_rank, 2, backend)
+    assert losses == launch(on_rank, 2, "lockstep")[0][0]
+    for a, b in zip(first, second, strict=True):
+        np.testing.assert_array_equal(a, b)
+        assert not np.shares_memory(a, b)
+
+
+def test_a_held_gradient_stays() -> None:
+    layer = nn.Linear(128, 128)  # 64 KiB: above what malloc is left with
+    x = np.random.default_rng(0).normal(size=(4, 128)).astype(np.float32)
+    layer.backward(layer(x))
+    kept = layer.weight.grad
+    before = kept.copy()
+    layer.zero_grad()
+    layer.backward(layer(2 * x))
+    assert layer.weight.grad is not kept
+    np.testing.assert_array_equal(kept, before)
+
+
+def test_a_parameter_may_get_a_new_array_between_steps() -> None:
+    model = nn.Linear(3, 2)
+    optimizer = optim.SGD(model.parameters(), 1.0)
+    given = np.full((2, 3), 5, np.float32)
+    for _ in range(2):
+        model.weight.data = given
+        model.weight.grad = np.ones_like(given)
+        optimizer.step()
+        np.testing.assert_array_equal(model.weight.data, 4)
+    np.testing.assert_array_equal(given, 5)
+
+
+def test_parameters_of_two_dtypes() -> None:
+    layers = [nn.Linear(3, 2, dtype=dtype) for dtype in (np.float32, np.float64)]
+    optimizer = optim.SGD([p for layer in layers for p in layer.parameters()], 1.0)
+    before = [layer.weight.data.copy() for layer in layers]
+    for _ in range(2):
+        for layer in layers:
+            layer.weight.grad = np.ones_like(layer.weight.data)
+        optimizer.step()
+    for layer, old in zip(layers, before, strict=True):
+        assert layer.weight.data.dtype == old.dtype
+        np.testing.assert_allclose(layer.weight.data, old - 2, rtol=1e-6)
+
+
+def test_a_copied_optimizer_moves_the_copied_model() -> None:
+    """Parameters are views of the optimiser's vector, and a deep copy copies each view by itself."""
+    model = nn.Linear(3, 2)
+    optimizer = optim.SGD(model.parameters(), 1.0)
+    start = model.weight.data.copy()
+    for copies in range(3):
+        for p in model.parameters():
+            p.grad = np.ones_like(p.data)
+        optimizer.step()
+        np.testing.assert_allclose(model.weight.data, start - copies - 1, rtol=1e-6)
+        model, optimizer = copy.deepcopy((model, optimizer))
