@@ -3,7 +3,7 @@ PYTHON ?= python3
 RANKS ?= 8
 BIN = .venv/bin
 
-.PHONY: help train test test-all lint oracle readme clean
+.PHONY: help train test test-all lint oracle notebooks readme clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -33,6 +33,10 @@ lint: .venv/dev ## ruff and mypy
 
 oracle: .venv/dev ## torch, CPU, to compare with (the tests that need it are skipped without)
 	$(BIN)/pip install --quiet torch==2.13.0
+
+notebooks: .venv/dev ## make notebooks/*.ipynb anew from their .py sources
+	for source in notebooks/[0-9]*.py; do $(BIN)/jupytext --quiet --to ipynb $$source; done
+	$(BIN)/nbstripout notebooks/*.ipynb
 
 readme: .venv/train ## run the main job and put its table and picture into the README
 	$(BIN)/python docs/update_readme.py
