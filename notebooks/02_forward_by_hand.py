@@ -136,7 +136,7 @@ draw_epsilon(-8, -5, -2)
 # Half is lost where $\sigma^2 = \varepsilon/3$, so at a standard deviation of 0.0018 for the usual $10^{-5}$. Move it yourself:
 
 # %% tags=["remove-cell"]
-widgets.interact(
+_ = widgets.interact(
     lambda exponent: draw_epsilon(exponent),
     exponent=widgets.FloatSlider(value=-5, min=-9, max=-1, step=1, description="log10 eps", continuous_update=False),
 )
@@ -201,7 +201,7 @@ def draw_momentum(*momenta):
 draw_momentum(0.5, 0.1, 0.01)
 
 # %% tags=["remove-cell"]
-widgets.interact(
+_ = widgets.interact(
     lambda momentum: draw_momentum(momentum),
     momentum=widgets.FloatSlider(value=0.1, min=0.01, max=0.9, step=0.01, continuous_update=False),
 )
