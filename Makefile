@@ -3,7 +3,7 @@ PYTHON ?= python3
 RANKS ?= 8
 BIN = .venv/bin
 
-.PHONY: help train test test-all lint oracle notebooks readme clean
+.PHONY: help train test test-all lint oracle notebooks readme animation clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -40,6 +40,9 @@ notebooks: .venv/dev ## make notebooks/*.ipynb anew from their .py sources
 
 readme: .venv/train ## run the main job and put its table and picture into the README
 	$(BIN)/python docs/update_readme.py
+
+animation: .venv/train ## compute and draw the picture of the project anew
+	$(BIN)/python docs/make_animation.py
 
 clean: ## remove the virtual environment and caches
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
