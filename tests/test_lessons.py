@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import runpy
+import subprocess
 import sys
 import time
 from pathlib import Path
@@ -134,3 +135,45 @@ def test_a_learner_cannot_change_the_cases() -> None:
 
     assert not examine(ALL["2.1"][1], spoil).passed
     assert examine(ALL["2.1"][1], solutions(2)["standardize"]).passed
+
+
+EXECUTE = """
+import sys, nbclient, nbformat
+from jupyter_client.manager import AsyncKernelManager
+
+book = nbformat.read(sys.argv[1], as_version=4)
+nbclient.NotebookClient(book, km=AsyncKernelManager(kernel_name="python3", transport="ipc"), timeout=60).execute()
+outputs = [output for cell in book.cells if cell.cell_type == "code" for output in cell.outputs]
+print(*[kind for output in outputs for kind in output.get("data", {})])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", SOURCES, ids=NAMES)
+def test_notebook_runs_in_a_real_kernel(source: Path) -> None:
+    done = run([sys.executable, "-c", EXECUTE, str(source.with_suffix(".ipynb"))], 90)
+    assert done.returncode == 0, done.stderr[-3000:]
+    kinds = done.stdout.split()
+    assert kinds.count("image/png") >= 2
+    assert "application/vnd.jupyter.widget-view+json" in kinds
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_first_cell_installs_from_the_repository(tmp_path: Path) -> None:
+    """As on a hosted notebook service: a bare environment, the repository's address answered by this checkout."""
+    cell = re.search(r"import importlib\.util.*?\n\n(?=# %%)", SOURCES[0].read_text(), re.S)[0]
+    python = str(tmp_path / "env/bin/python")
+    assert run([sys.executable, "-m", "venv", str(tmp_path / "env")]).returncode == 0
+    env = {
+        **os.environ,
+        "GIT_CONFIG_COUNT": "2",
+        "GIT_CONFIG_KEY_0": f"url.file://{ROOT}.insteadOf",
+        "GIT_CONFIG_VALUE_0": re.search(r"git\+(https://[^\"]+)", cell)[1],
+        "GIT_CONFIG_KEY_1": "safe.directory",
+        "GIT_CONFIG_VALUE_1": "*",
+    }
+    program = f"{cell}\nfrom syncbn_sim.lessons import check\nprint(check)"
+    done = subprocess.run([python, "-c", program], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "function check" in done.stdout

@@ -97,6 +97,8 @@ def difference(found: Any, wanted: Any, where: str = "case") -> str | None:
             difference(f, w, f"{where} {place}") for place, (f, w) in enumerate(zip(found, wanted, strict=True), 1)
         )
         return next((problem for problem in inside if problem), None)
+    if wanted is None or found is None:
+        return None if found is wanted else f"{where}: it returns {'nothing' if found is None else 'something'} there"
     if isinstance(wanted, str | bool):
         return None if found == wanted else f"{where}: {found!r} is not it"
     try:
@@ -112,11 +114,13 @@ def difference(found: Any, wanted: Any, where: str = "case") -> str | None:
 def _numbers_differ(array: Any, wanted: Any, where: str) -> str | None:
     if wanted.size == 0:
         return None
-    if not np.isfinite(array).all():
+    if not (np.isfinite(array) | np.equal(array, wanted) | (np.isnan(array) & np.isnan(wanted))).all():
         return f"{where}: there are NaN or infinite numbers in it"
-    error = np.abs(array - wanted)
+    finite = np.isfinite(wanted) & np.isfinite(array)
+    error = np.where(finite, np.abs(np.subtract(array, wanted, where=finite, out=np.zeros(wanted.shape))), 0.0)
+    error = np.where(np.isfinite(wanted) | ~np.isfinite(array), error, np.inf)
     worst = np.unravel_index(error.argmax(), error.shape)
-    if error[worst] <= CLOSE * max(1.0, np.abs(wanted).max()):
+    if error[worst] <= CLOSE * (np.abs(np.where(finite, wanted, 0.0)).max() or 1.0):
         return None
     place = f"{'at index ' + str(tuple(map(int, worst))) + ' ' if worst else ''}"
     return f"{where}: {place}your number is {array[worst]:.4g}, off by {error[worst]:.2g}"
