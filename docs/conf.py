@@ -1,11 +1,13 @@
 """The book: `make docs`. Needs no network, neither to build nor to view."""
 
+import os
 import re
 import shutil
 import sys
 from pathlib import Path
 
 HERE = Path(__file__).parent
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # for the lessons' kernels: small products only lose by more
 sys.path.insert(0, str(HERE.parent))
 
 # Sphinx reads only what lies below this folder; the lessons live in notebooks/. copy2 keeps the dates, so unchanged ones are not run again.

@@ -7,7 +7,6 @@ import re
 import runpy
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -35,13 +34,36 @@ def test_there_is_a_source_for_every_lesson() -> None:
     assert [p.stem for p in sorted((ROOT / "notebooks").glob("*.ipynb"))] == NAMES
 
 
+DRIVER = """
+import runpy, sys
+import ipywidgets as widgets
+import matplotlib.pyplot as plt
+
+def at_both_ends(function, **controls):
+    for end in (0, -1):
+        for control in controls.values():
+            if hasattr(control, "options"):
+                control.index = range(len(control.options))[end]
+            elif hasattr(control, "min"):
+                control.value = (control.min, control.max)[end]
+            else:
+                control.value = bool(end)
+        assert function(**{name: control.value for name, control in controls.items()}) is None
+
+widgets.interact = at_both_ends
+plt.show = lambda: plt.close("all")
+runpy.run_path(sys.argv[1], run_name="__main__")
+"""
+
+
 @pytest.mark.parametrize("source", SOURCES, ids=NAMES)
-def test_source_runs_and_every_stub_gets_its_hint(source: Path) -> None:
-    start = time.monotonic()
-    env = {**os.environ, "MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT)}
-    done = run([sys.executable, "-W", "error", "-W", "ignore:FigureCanvasAgg", str(source)], 60, env=env)
+def test_source_runs_with_every_slider_at_both_ends_and_every_stub_gets_its_hint(source: Path) -> None:
+    env = {**os.environ, "MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
+    program = (
+        f"{DRIVER}\nimport time\nassert time.process_time() < 20, time.process_time()"  # whatever else the machine does
+    )
+    done = run([sys.executable, "-W", "error", "-c", program, str(source)], 100, env=env)
     assert done.returncode == 0, done.stderr[-3000:]
-    assert time.monotonic() - start < 20
     for number, exercise in exercises(int(source.stem[:2])).items():
         assert f"{number} not yet: {exercise.start}" in done.stdout
 
@@ -151,7 +173,8 @@ print(*[kind for output in outputs for kind in output.get("data", {})])
 @pytest.mark.slow
 @pytest.mark.parametrize("source", SOURCES, ids=NAMES)
 def test_notebook_runs_in_a_real_kernel(source: Path) -> None:
-    done = run([sys.executable, "-c", EXECUTE, str(source.with_suffix(".ipynb"))], 90)
+    env = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    done = run([sys.executable, "-c", EXECUTE, str(source.with_suffix(".ipynb"))], 90, env=env)
     assert done.returncode == 0, done.stderr[-3000:]
     kinds = done.stdout.split()
     assert kinds.count("image/png") >= 2

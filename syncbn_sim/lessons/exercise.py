@@ -100,7 +100,7 @@ def difference(found: Any, wanted: Any, where: str = "case") -> str | None:
     if wanted is None or found is None:
         return None if found is wanted else f"{where}: it returns {'nothing' if found is None else 'something'} there"
     if isinstance(wanted, str | bool):
-        return None if found == wanted else f"{where}: {found!r} is not it"
+        return None if found == wanted else f"{where}: your function says {found!r} here"
     try:
         array = np.asarray(found, dtype=np.float64)
     except (TypeError, ValueError):
