@@ -47,7 +47,7 @@ notebooks: .venv/dev ## make notebooks/*.ipynb anew from their .py sources
 	$(BIN)/nbstripout notebooks/*.ipynb
 
 lessons: .venv/lessons ## JupyterLab on the lessons
-	OPENBLAS_NUM_THREADS=1 $(BIN)/jupyter lab notebooks
+	OPENBLAS_NUM_THREADS=1 $(BIN)/jupyter lab $$([ $$(id -u) = 0 ] && echo --allow-root) notebooks
 
 docs: .venv/dev ## the book, in docs/_build/html: executes the lessons, warnings are errors
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html

@@ -32,6 +32,7 @@ nb_execution_raise_on_error = True
 nb_merge_streams = True
 nb_ipywidgets_js = {}  # the book shows the static twins; the scripts would come from the network
 
+add_module_names = False
 autodoc_member_order = "bysource"
 autodoc_type_aliases = {"Array": "Array", "DTypeLike": "DTypeLike"}
 python_maximum_signature_line_length = 100
@@ -56,6 +57,8 @@ html_theme_options = {
 def plain_text(app, what, name, obj, options, lines):
     """Docstrings are plain text with `code`: a star or a bar outside of code is multiplication or an absolute value, not markup."""
     outside_code = re.compile(r"(`[^`]*`)|([*|])")
+    if lines and lines[0].startswith("Alias for field number"):  # all that Python says of a named tuple's field
+        lines.clear()
     lines[:] = [outside_code.sub(lambda m: m[1] or "\\" + m[2], line) for line in lines]
 
 

@@ -17,6 +17,7 @@ from scipy.stats import gaussian_kde
 
 from syncbn_sim import data, nn, optim, train
 from syncbn_sim.comm import Communicator, launch
+from syncbn_sim.data.orders import ORDERS
 from syncbn_sim.experiments.arms import Arm
 from syncbn_sim.experiments.tasks import DIGITS, mlp
 from syncbn_sim.functional import batch_norm as F
@@ -41,17 +42,18 @@ class Scene:
     curves: tuple[float, float] = (0.0, 0.0)  # local, sync
 
 
-def accuracies(comm: Communicator, norm: str, seed: int) -> list[float]:
-    """Test accuracy every few steps of a net trained on sorted digits."""
+def accuracies(comm: Communicator, arm: str, seed: int) -> list[float]:
+    """Test accuracy every few steps of a net trained on digits."""
+    order, norm = arm.split("+")
     split = data.split_digits(*data.load_digits(), seed)
     model = mlp(
-        64, 10, lambda width: Arm("sorted", norm).build_norm(width, DIGITS.momentum, "float32", comm), seed, "float32"
+        64, 10, lambda width: Arm(order, norm).build_norm(width, DIGITS.momentum, "float32", comm), seed, "float32"
     )
     loss, optimizer = nn.CrossEntropyLoss(), optim.Adam(model.parameters(), lr=3e-3)
     found, done = [], 0
     for epoch in range(100):
-        order = data.sorted_by_entity(split.train.entity, np.random.default_rng([seed, 4, epoch]))
-        for rows in data.batches(order, comm.rank, comm.size, ROWS, drop_last=True):
+        indices = ORDERS[order](split.train.entity, np.random.default_rng([seed, 4, epoch]))
+        for rows in data.batches(indices, comm.rank, comm.size, ROWS, drop_last=True):
             if done % EVERY == 0:
                 judged = train.with_averaged_statistics(model, comm, 1.0)
                 mine = split.test.take(slice(comm.rank, None, comm.size))
@@ -65,12 +67,15 @@ def accuracies(comm: Communicator, norm: str, seed: int) -> list[float]:
 
 
 def activations() -> list[np.ndarray]:
-    """For each of the 8 ranks, the values of one hidden unit on the class it reads: the unit in which classes differ most."""
+    """For each of the 8 ranks, the values of one hidden unit on the class it reads: the unit in which most classes lie apart."""
     digits = data.split_digits(*data.load_digits(), 0).train
     first = next(mlp(64, 10, lambda width: None, 0, "float64").named_children())[1]
     parts = [first(digits.x[digits.y == c].astype(np.float64)) for c in range(RANKS)]
     everything = F.local_moments(np.concatenate(parts))
-    apart = np.var([part.mean(0) for part in parts], axis=0) / everything.var()
+    means = np.array([part.mean(0) for part in parts]) / np.sqrt(everything.var())
+    apart = np.minimum(np.abs(means[:, None] - means), 0.5).sum(
+        axis=(0, 1)
+    )  # half a standard deviation is apart enough
     unit = apart.argmax()
     return [part[:, unit] / np.sqrt(everything.var()[unit]) for part in parts]
 
@@ -78,22 +83,23 @@ def activations() -> list[np.ndarray]:
 def scenes(local_end: float, sync_end: float) -> list[Scene]:
     """The story, frame by frame."""
     ease = (1 - np.cos(np.pi * np.linspace(0, 1, 13)[1:])) / 2
-    apart = "8 ranks, each reads\nimages of one class"
+    apart = "8 processes (ranks) train together,\neach reads images of one digit"
     own = "Local batch norm: each rank\nsubtracts its own mean"
-    gone = f"What told the classes apart\nis gone: {local_end:.0f} % accuracy"
-    reduce = "SyncBN: one all-reduce\nadds up the ranks' sums"
-    common = "One common mean:\nthe classes stay apart"
-    back = f"What told the classes apart\nis still there: {sync_end:.0f} % accuracy"
+    gone = "What told the digits apart\nis gone"
+    failed = f"{gone}: {local_end:.0f} % accuracy"
+    reduce = "SyncBN: the ranks add up\ntheir sums (an all-reduce)"
+    common = "One mean for all:\nthe digits stay apart"
+    back = f"One mean for all:\n{sync_end:.0f} % accuracy"
     story = [Scene(apart, 1.6)]
     story += [Scene(own, local=t) for t in ease]
     story += [Scene(gone, local=1, curves=(t, 0)) for t in np.linspace(0, 1, 14)[1:]]
-    story += [Scene(gone, 1.8, local=1, curves=(1, 0))]
+    story += [Scene(failed, 1.8, local=1, curves=(1, 0))]
     story += [Scene(reduce, local=1 - t, curves=(1, 0)) for t in ease[2::3]]
     story += [Scene(reduce, 0.5, curves=(1, 0))]
     story += [Scene(reduce, merged=t, curves=(1, 0)) for t in ease]
     story += [Scene(reduce, 0.6, merged=1, curves=(1, 0))]
     story += [Scene(common, merged=1, sync=t, curves=(1, 0)) for t in ease]
-    story += [Scene(back, merged=1, sync=1, curves=(1, t)) for t in np.linspace(0, 1, 18)[1:]]
+    story += [Scene(common, merged=1, sync=1, curves=(1, t)) for t in np.linspace(0, 1, 18)[1:]]
     return [*story, Scene(back, 3.5, merged=1, sync=1, curves=(1, 1))]
 
 
@@ -110,6 +116,8 @@ def draw(scene: Scene, values: list[np.ndarray], curves: dict[str, np.ndarray]) 
             at = curves[norm][shown - 1]
             right.text(steps[shown - 1], at + (4 if norm == "local" else -11), name, color=COLOURS[norm], fontsize=15, weight="bold",
                        ha="right" if shown > 8 else "left")  # fmt: skip
+    right.axhline(curves["shuffled"][-1], color="#555555", linewidth=1.5, linestyle="--", zorder=0)
+    right.text(2, curves["shuffled"][-1] - 7, "shuffled data, local", color="#555555", fontsize=12)
     right.set(xlim=(0, STEPS), ylim=(0, 103), xlabel="training steps")
     right.set_title("test accuracy (%)", fontsize=15)
     right.set_xticks([0, 100, 200])
@@ -137,20 +145,24 @@ def _ridges(ax, scene: Scene, values: list[np.ndarray]) -> None:
         at = used * (1 - scene.sync) if scene.local == 0 else own_mean * (1 - scene.local)
         reach = 0.75 + scene.merged * 0.27
         ax.plot([at, at], [base, base + reach], color="black", linewidth=3, zorder=100, solid_capstyle="butt")
-    ax.set(
-        xlim=(GRID[0], GRID[-1]), ylim=(-0.1, RANKS + 0.45), xlabel="a hidden unit (in sd); bars: the mean to subtract"
-    )
+    ax.set(xlim=(GRID[0], GRID[-1]), ylim=(-0.1, RANKS + 0.45), xlabel="output of a hidden unit; bar: the mean")
     ax.set_yticks(np.arange(RANKS) + 0.3, [f"rank {r}" for r in reversed(range(RANKS))])
+    pixels, labels = data.load_digits()
+    for rank in range(RANKS):
+        picture = ax.inset_axes((GRID[-1] - 0.75, RANKS - 1 - rank + 0.08, 0.7, 0.85), transform=ax.transData)
+        picture.imshow(pixels[labels == rank][0].reshape(8, 8), cmap="gray_r", aspect="auto")
+        picture.axis("off")
     ax.set_title(scene.words, fontsize=15, loc="left")
     ax.tick_params(axis="y", length=0)
 
 
 def main() -> None:
     """Trains, draws, and writes the GIF."""
+    arms = {"local": "sorted+local", "sync": "sorted+sync", "shuffled": "iid+local"}
     curves = {
-        norm: 100
-        * np.mean([launch(accuracies, RANKS, "lockstep", args=(norm, seed))[0] for seed in range(SEEDS)], axis=0)
-        for norm in ("local", "sync")
+        name: 100
+        * np.mean([launch(accuracies, RANKS, "lockstep", args=(arm, seed))[0] for seed in range(SEEDS)], axis=0)
+        for name, arm in arms.items()
     }
     story = scenes(curves["local"][-1], curves["sync"][-1])
     values = activations()

@@ -133,7 +133,10 @@ def draw_epsilon(*exponents):
 draw_epsilon(-8, -5, -2)
 
 # %% [markdown]
-# Half is lost where $\sigma^2 = \varepsilon/3$, so at a standard deviation of 0.0018 for the usual $10^{-5}$. Move it yourself:
+# Half is lost where $\sigma^2 = \varepsilon/3$, so at a standard deviation of 0.0018 for the usual $10^{-5}$.
+
+# %% [markdown] tags=["remove-cell"]
+# Move it yourself:
 
 # %% tags=["remove-cell"]
 _ = widgets.interact(

@@ -190,7 +190,7 @@ for n in (2, 8, 32):
     )
     assert abs(found.mean - theory) < 0.02
 
-# %% [markdown]
+# %% [markdown] tags=["remove-cell"]
 # Move the ranks apart yourself, and give one of them nearly all rows:
 
 # %% tags=["remove-cell"]

@@ -7,8 +7,10 @@ import re
 import runpy
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import ROOT, run
 
@@ -148,6 +150,23 @@ def test_check_prints(capsys: pytest.CaptureFixture[str]) -> None:
     ]
     with pytest.raises(Exception, match=r"9\.9.*2\.1|9\.9"):
         check("9.9", print)
+
+
+def test_an_answer_that_talks_too_much_is_told_so() -> None:
+    exercise = replace(ALL["0.3"][1], calls=1)
+
+    def two_calls(comm, right):
+        return comm.allreduce(np.array(float(right.sum()))) / comm.allreduce(np.array(float(len(right))))
+
+    assert "makes 2 collective calls; this exercise asks for 1" in examine(exercise, two_calls).message
+    assert examine(exercise, solutions(0)["global_accuracy"]).passed
+
+
+def test_a_difference_says_where() -> None:
+    assert examine(ALL["0.3"][1], lambda comm, right: comm.allreduce(np.array(0.5))).message.startswith(
+        "case 1, rank 0: "
+    )
+    assert examine(ALL["0.2"][1], lambda labels: (0, 0)).message.startswith("case 1, result 1: ")
 
 
 def test_a_learner_cannot_change_the_cases() -> None:

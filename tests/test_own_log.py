@@ -425,3 +425,14 @@ def test_a_million_rows_are_read_in_time_and_memory(tmp_path: Path) -> None:
     assert shape == "(1000000, 18"
     assert seconds < 60
     assert gibibytes < 2
+
+
+def test_many_features_of_one_text_column_do_not_hide_an_alike_number() -> None:
+    """32 hashed features of a column that says nothing about the entity count as one."""
+    rng = np.random.default_rng(0)
+    entity = np.repeat(np.arange(200), 20)
+    age = rng.normal(size=200)[entity] + 0.1 * rng.normal(size=len(entity))
+    page = np.eye(32)[rng.integers(0, 32, len(entity))]
+    found = inspect(np.column_stack([age, page]), ["age", *(f"page#{b}" for b in range(32))], entity, "user", 32, 8)
+    assert found.mean_correlation == pytest.approx(found.correlation["age"] / 2, abs=0.01)
+    assert "'age' alone (correlation 0.99)" in found.worst

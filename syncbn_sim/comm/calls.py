@@ -70,7 +70,8 @@ def code_lines(frame: FrameType | None = None) -> str:
         if not name.startswith(_COMM):
             inside = name.startswith(_PACKAGE)
             if not lines or not inside:
-                lines.append(f"{name.rpartition(os.sep)[2]}:{frame.f_lineno}, in {frame.f_code.co_name}")
+                file = "notebook cell" if "ipykernel" in name else name.rpartition(os.sep)[2]
+                lines.append(f"{file}:{frame.f_lineno}, in {frame.f_code.co_name}")
             if not inside:
                 break
         frame = frame.f_back
@@ -84,10 +85,10 @@ def mismatch(calls: dict[int, Call]) -> CollectiveMismatchError:
     lines = [f"  rank {r}{'' if call == usual else ' (differs)'}: {call}" for r, call in sorted(calls.items())]
     return CollectiveMismatchError(
         "ranks disagree about a collective",
-        got="\n" + "\n".join(lines) + "\n",
+        got="different calls",
         expected="the same call on every rank",
         do="Every rank, even one without data, must make the same collectives in the same order: "
-        "look for a skipped layer or a branch on the rank.",
+        "look for a skipped layer or a branch on the rank.\n" + "\n".join(lines),
     )
 
 

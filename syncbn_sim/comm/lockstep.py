@@ -78,8 +78,8 @@ class World:
         if any(call.op == "recv" for call in calls.values()):
             lines = "\n".join(f"  rank {r}: {call}" for r, call in calls.items())
             return DeadlockError(
-                "every rank waits", got=f"\n{lines}\n", expected="a rank that can go on",
-                do="Look for a recv whose send is missing or has another tag.",
+                "every rank waits", got="nobody to go on", expected="a rank that can",
+                do=f"Look for a recv whose send is missing or has another tag.\n{lines}",
             )  # fmt: skip
         return mismatch(calls)
 

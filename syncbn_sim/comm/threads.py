@@ -76,9 +76,9 @@ class World:
                 lines = "\n".join(f"  rank {r}: {call}" for r, call in sorted(calls.items()))
                 error: Exception = DeadlockError(
                     "every rank waits",
-                    got=f"\n{lines}\n",
-                    expected="a rank that can go on",
-                    do="Look for a recv whose send is missing or has another tag.",
+                    got="nobody to go on",
+                    expected="a rank that can",
+                    do=f"Look for a recv whose send is missing or has another tag.\n{lines}",
                 )
             else:
                 error = mismatch(calls)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,14 @@ from ..data.orders import iid, sorted_by_entity
 
 BATCHES = 400  # looked at in each order
 NO_PROBLEM = 1.2  # a design effect below this leaves a batch at least 83 % of its rows
+
+
+def _mean_by_column(correlation: dict[str, float]) -> float:
+    """The mean over the columns of the file: the many features ("city=Oslo", "page#17") of one text column count as one."""
+    by_column: dict[str, list[float]] = {}
+    for name, rho in correlation.items():
+        by_column.setdefault(re.split("[=#]", name)[0], []).append(rho)
+    return float(np.mean([float(np.mean(values)) for values in by_column.values()] or [0.0]))
 
 
 @dataclass(frozen=True)
@@ -53,6 +62,16 @@ class Inspection:
     def ranks_needed(self) -> int:
         """Ranks from which the mean over all of them is as steady as that of one shuffled local batch: at least deff."""
         return math.ceil(self.readings["sorted"].design_effect)
+
+    @property
+    def worst(self) -> str:
+        """The same for the feature whose rows are most alike, since a mean over features can hide it."""
+        rho = max(self.correlation[self.most_alike], 0.0)
+        deff = stats.design_effect(self.readings["sorted"].cluster_size, rho)
+        return (
+            f"For {self.most_alike!r} alone (correlation {rho:.2f}), sorted by {self.sorted_by}: design effect {deff:.2f}, "
+            f"{self.rows_a_rank} rows are worth {stats.effective_rows(self.rows_a_rank, deff):.1f}, {math.ceil(deff)} ranks needed."
+        )
 
     @property
     def verdict(self) -> str:
@@ -95,7 +114,7 @@ def inspect(x: Array, names: Sequence[str], entity: Array, sorted_by: str, rows:
         column[np.isnan(column)] = np.nanmean(column)
         correlation[name] = float(stats.intra_class_correlation(column, entity))
     known = {name: rho for name, rho in correlation.items() if not np.isnan(rho)}
-    rho = float(np.mean(list(known.values()) or [0.0]))
+    rho = _mean_by_column(known)
     most = max(known or {names[0]: 0.0}, key=lambda name: known.get(name, 0.0))
     column = np.nan_to_num(x[:, list(names).index(most)] - np.nanmean(x[:, list(names).index(most)]))
     column = column / (column.std() or 1.0)

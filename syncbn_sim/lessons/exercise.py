@@ -9,9 +9,12 @@ from typing import Any
 
 import numpy as np
 
+from ..comm.base import Communicator
 from ..comm.launch import launch
+from ..comm.ledger import LedgerCommunicator
 from ..errors import SyncBNError
 
+COLLECTIVES = ("allreduce", "allgather", "bcast", "barrier", "split")
 CLOSE = 1e-7  # of the answer's largest number: above rounding, far below any mistake
 
 
@@ -36,6 +39,7 @@ class Exercise:
         mistakes: the common ones; the first that fits gives the hint.
         done: what to take away, once it is right.
         ranks: the function takes a communicator first, and runs on as many ranks as a case has.
+        calls: how many collective calls a rank may make; None: any number.
     """
 
     number: str
@@ -46,16 +50,34 @@ class Exercise:
     mistakes: tuple[Mistake, ...]
     done: str
     ranks: bool = False
+    calls: int | None = None
 
-    def answers(self, function: Callable[..., Any]) -> list[Any]:
-        """What `function` returns for each case (with `ranks`: a list by rank)."""
+    def answers(self, function: Callable[..., Any], calls: int | None = None) -> list[Any]:
+        """What `function` returns for each case (with `ranks`: a list by rank).
+
+        Raises:
+            TooManyCalls: a rank makes more than `calls` collective calls.
+        """
         cases = self.cases(np.random.default_rng(0))
-        return [self._run(function, deepcopy(case)) for case in cases]
+        return [self._run(function, deepcopy(case), calls) for case in cases]
 
-    def _run(self, function: Callable[..., Any], case: Any) -> Any:
+    def _run(self, function: Callable[..., Any], case: Any, calls: int | None) -> Any:
         if not self.ranks:
             return function(*case)
-        return launch(lambda comm: function(comm, *case[comm.rank]), len(case), "threads")
+
+        def on_rank(comm: Communicator) -> Any:
+            ledger = LedgerCommunicator(comm)
+            answer = function(ledger, *case[comm.rank])
+            said = sum(ledger.entry(op).calls for op in COLLECTIVES)
+            if calls is not None and said > calls:
+                raise TooManyCalls(f"a rank makes {said} collective calls; this exercise asks for {calls}")
+            return answer
+
+        return launch(on_rank, len(case), "threads")
+
+
+class TooManyCalls(Exception):
+    """The answer may be right, but it talks more than the exercise allows."""
 
 
 @dataclass(frozen=True)
@@ -69,34 +91,47 @@ class Verdict:
 def examine(exercise: Exercise, attempt: Callable[..., Any]) -> Verdict:
     """Runs an attempt and says what is wrong with it, without giving the answer away."""
     try:
-        found = exercise.answers(attempt)
+        found = exercise.answers(attempt, exercise.calls)
     except NotImplementedError:
         return Verdict(False, exercise.start)
+    except TooManyCalls as error:
+        return Verdict(False, f"{error}.")
     except SyncBNError as error:
         return Verdict(False, f"the ranks could not finish: {error}")
     except Exception as error:  # whatever the learner's code may raise is news for the learner
         return Verdict(False, f"it stopped with {type(error).__name__}: {error}")
     if _empty(found):
         return Verdict(False, exercise.start)
-    problem = difference(found, exercise.answers(exercise.right))
+    levels = ("case", "rank", "result") if exercise.ranks else ("case", "result")
+    problem = difference(found, exercise.answers(exercise.right), levels)
     if problem is None:
         return Verdict(True, exercise.done)
     for mistake in exercise.mistakes:
-        if difference(found, exercise.answers(mistake.answer)) is None:
+        if difference(found, exercise.answers(mistake.answer), levels) is None:
             return Verdict(False, mistake.hint)
     return Verdict(False, problem)
 
 
-def difference(found: Any, wanted: Any, where: str = "case") -> str | None:
-    """The first way in which an answer differs from the wanted one, in words; None: they agree."""
+def difference(found: Any, wanted: Any, levels: tuple[str, ...], where: str = "") -> str | None:
+    """The first way in which an answer differs from the wanted one, in words; None: they agree.
+
+    Args:
+        found: the answer: numbers, arrays, True or False, or tuples and lists of these.
+        wanted: the right one.
+        levels: what the entries of a list are, and of lists inside it: "case", "rank", "result".
+        where: the entry that is being looked at.
+    """
     if isinstance(wanted, list | tuple):
         if not isinstance(found, list | tuple) or len(found) != len(wanted):
             got = f"{len(found)} things" if isinstance(found, list | tuple) else f"one {type(found).__name__}"
             return f"{where}: it returns {got}, expected {len(wanted)}"
-        inside = (
-            difference(f, w, f"{where} {place}") for place, (f, w) in enumerate(zip(found, wanted, strict=True), 1)
-        )
-        return next((problem for problem in inside if problem), None)
+        name, *deeper = levels
+        for place, (f, w) in enumerate(zip(found, wanted, strict=True), start=0 if name == "rank" else 1):
+            inside = f"{where}, {name} {place}" if where else f"{name} {place}"
+            problem = difference(f, w, tuple(deeper) or ("part",), inside)
+            if problem:
+                return problem
+        return None
     if wanted is None or found is None:
         return None if found is wanted else f"{where}: it returns {'nothing' if found is None else 'something'} there"
     if isinstance(wanted, str | bool):

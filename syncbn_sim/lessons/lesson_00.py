@@ -92,7 +92,10 @@ def _mean(values: Array) -> float:
 
 
 def _parts(rng: np.random.Generator) -> list[Any]:
-    return [[(rng.random(n) < p,) for n, p in ((5, 0.9), (2, 0.2), (9, 0.4))], [(rng.random(n) < 0.6,) for n in (4, 7)]]
+    return [
+        [(rng.random(n) < p,) for n, p in ((5, 0.9), (2, 0.2), (9, 0.4))],
+        [(rng.random(n) < 0.6,) for n in (4, 0, 7)],
+    ]
 
 
 GLOBAL_ACCURACY = Exercise(
@@ -123,7 +126,7 @@ GLOBAL_ACCURACY = Exercise(
             "that is how many were right, on all ranks. Out of how many?",
         ),
     ),
-    done="sums add, averages do not. All of synchronised batch norm rests on this.",
+    done="sums add, averages do not, and a rank without rows brings zeros. All of synchronised batch norm rests on this.",
     ranks=True,
 )
 

@@ -143,11 +143,12 @@ def inspection_table(found: Inspection) -> str:
     more = f", and {len(shown) - 12} more" if len(shown) > 12 else ""
     return "\n".join(
         [
-            f"Intra-class correlation by {found.sorted_by}: mean {found.mean_correlation:.2f}; {listed}{more}.",
+            f"Intra-class correlation by {found.sorted_by}: mean over columns {found.mean_correlation:.2f}; {listed}{more}.",
             "",
             *_aligned([header, *rows]),
             "",
             "S: rows of its own entity that a row meets in its batch. Design effect = 1 + (S - 1) x mean correlation.",
+            found.worst,
             found.verdict,
         ]
     )
