@@ -3,7 +3,7 @@ PYTHON ?= python3
 RANKS ?= 8
 BIN = .venv/bin
 
-.PHONY: help train test test-all lint oracle readme clean
+.PHONY: help train test test-all lint oracle browser notebooks lessons docs readme animation clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -13,7 +13,11 @@ help: ## list the targets
 	$(BIN)/pip install --quiet -e '.[all]'
 	touch $@
 
-.venv/dev: .venv/train
+.venv/lessons: .venv/train
+	$(BIN)/pip install --quiet -e '.[lessons]'
+	touch $@
+
+.venv/dev: .venv/lessons
 	$(BIN)/pip install --quiet -e '.[dev]'
 	touch $@
 
@@ -23,7 +27,7 @@ train: .venv/train ## install, then the main job on 8 MPI processes
 test: .venv/dev lint ## install, lint, types, and all tests but the slow ones (under 5 minutes)
 	$(BIN)/python -m pytest -m 'not slow'
 
-test-all: .venv/dev lint oracle ## the slow tests and the torch oracle too (nightly)
+test-all: .venv/dev lint oracle browser ## the slow tests, the torch oracle and the browser too (nightly)
 	$(BIN)/python -m pytest
 
 lint: .venv/dev ## ruff and mypy
@@ -34,8 +38,26 @@ lint: .venv/dev ## ruff and mypy
 oracle: .venv/dev ## torch, CPU, to compare with (the tests that need it are skipped without)
 	$(BIN)/pip install --quiet torch==2.13.0
 
+browser: .venv/dev ## what the browser tests need: playwright, and Debian's chromium (as root)
+	$(BIN)/pip install --quiet -e '.[browser]'
+	which chromium > /dev/null || (apt-get update -q && apt-get install -y -q chromium)
+
+notebooks: .venv/dev ## make notebooks/*.ipynb anew from their .py sources
+	for source in notebooks/[0-9]*.py; do $(BIN)/jupytext --quiet --to ipynb $$source; done
+	$(BIN)/nbstripout notebooks/*.ipynb
+
+lessons: .venv/lessons ## JupyterLab on the lessons
+	OPENBLAS_NUM_THREADS=1 $(BIN)/jupyter lab notebooks
+
+docs: .venv/dev ## the book, in docs/_build/html: executes the lessons, warnings are errors
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+	@echo "open docs/_build/html/index.html"
+
 readme: .venv/train ## run the main job and put its table and picture into the README
 	$(BIN)/python docs/update_readme.py
 
+animation: .venv/train ## compute and draw the picture of the project anew
+	$(BIN)/python docs/make_animation.py
+
 clean: ## remove the virtual environment and caches
-	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -18,7 +19,20 @@ from ..experiments.result import Result
 from ..stats import design_effect, predicted_sd_of_mean
 
 # Okabe & Ito's colours, told apart by colour-blind readers too; the order of the data is the line style.
-_COLOURS = {"local": "#D55E00", "sync": "#0072B2", "averaged": "#E69F00", "layer": "#009E73", "none": "#555555"}
+COLOURS = {"local": "#D55E00", "sync": "#0072B2", "averaged": "#E69F00", "layer": "#009E73", "none": "#555555"}
+STYLE: dict[str, Any] = {  # of the lessons' figures: plt.rcParams.update(STYLE)
+    "figure.figsize": (9, 3.6),
+    "figure.constrained_layout.use": True,
+    "font.size": 12,
+    "axes.titlesize": 12,
+    "axes.titlelocation": "left",
+    "axes.grid": True,
+    "grid.alpha": 0.25,
+    "lines.linewidth": 2,
+    "axes.prop_cycle": cycler(
+        color=["#0072B2", "#D55E00", "#009E73", "#E69F00", "#555555", "#CC79A7", "#56B4E9", "#000000"]
+    ),
+}
 _NAMES = {"accuracy": "test accuracy (%)", "auc": "AUC on unseen users (%)", "r2": "R^2 (%)"}
 
 
@@ -143,7 +157,7 @@ def _png(figure: Figure) -> bytes:
 def _style(arm: str) -> dict[str, Any]:
     order, norm = arm.split("+")
     return {
-        "color": _COLOURS[norm],
+        "color": COLOURS[norm],
         "linestyle": "-" if order == "sorted" else (0, (4, 2)),
         "marker": "o" if order == "sorted" else "s",
     }
@@ -179,7 +193,7 @@ def _differences(axes: Axes, result: Result) -> None:
     for place, (arm, share) in enumerate(result.differences.items()):
         twin = Arm.parse(arm).iid_twin
         colour, each = (
-            _COLOURS[Arm.parse(arm).norm],
+            COLOURS[Arm.parse(arm).norm],
             100 * np.subtract(result.arms[arm][metric].values, result.arms[twin][metric].values),
         )
         axes.plot(each, np.full(len(each), place) + 0.2, "|", color=colour, markersize=8)

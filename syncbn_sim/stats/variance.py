@@ -3,7 +3,7 @@
 All take a one-dimensional array and work in *its* precision, rounding after every operation, as
 an accelerator kernel would. None of them is what the layers use (that is `Moments.of`): they are here
 to show why it is written as it is. With k = sqrt(1 + mean^2 / var), n numbers and unit round-off u the
-relative errors grow like: one-pass n u k^2, Welford n u k, two-pass n u, Chan's tree log2(n) u
+relative errors grow like: one-pass n u k^2, Welford n u k, two-pass n u, Chan's tree log2(n) u k
 (Chan, Golub & LeVeque 1983).
 """
 

@@ -1,0 +1,63 @@
+"""The book: `make docs`. Needs no network, neither to build nor to view."""
+
+import os
+import re
+import shutil
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # for the lessons' kernels: small products only lose by more
+sys.path.insert(0, str(HERE.parent))
+
+# Sphinx reads only what lies below this folder; the lessons live in notebooks/. copy2 keeps the dates, so unchanged ones are not run again.
+for notebook in sorted((HERE.parent / "notebooks").glob("*.ipynb")):
+    shutil.copy2(notebook, HERE / "lessons" / notebook.name)
+
+project = "syncbn-sim"
+author = "the syncbn-sim authors"
+copyright = "2026, the syncbn-sim authors"
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+exclude_patterns = ["_build", "results", "**/.ipynb_checkpoints"]
+nitpicky = True
+nitpick_ignore_regex = [("py:.*", r".*")]  # NumPy's own names have no pages without a network
+
+myst_enable_extensions = ["dollarmath", "amsmath", "colon_fence", "deflist"]
+myst_heading_anchors = 3
+
+nb_execution_mode = "cache"
+nb_execution_cache_path = str(HERE / "_build" / "cache")
+nb_execution_timeout = 120
+nb_execution_raise_on_error = True
+nb_merge_streams = True
+nb_ipywidgets_js = {}  # the book shows the static twins; the scripts would come from the network
+
+autodoc_member_order = "bysource"
+autodoc_type_aliases = {"Array": "Array", "DTypeLike": "DTypeLike"}
+python_maximum_signature_line_length = 100
+default_role = "code"  # docstrings write `name` as Markdown does
+napoleon_google_docstring = True
+napoleon_use_rtype = False
+
+html_theme = "furo"
+html_title = "syncbn-sim"
+html_static_path = ["_static"]
+html_favicon = "_static/favicon.svg"
+html_css_files = ["book.css"]
+html_copy_source = False
+html_show_sphinx = False
+mathjax_path = "mathjax/tex-svg.js"
+html_theme_options = {
+    "light_css_variables": {"color-brand-primary": "#0060a0", "color-brand-content": "#0060a0"},
+    "dark_css_variables": {"color-brand-primary": "#6cb6e8", "color-brand-content": "#6cb6e8"},
+}
+
+
+def plain_text(app, what, name, obj, options, lines):
+    """Docstrings are plain text with `code`: a star or a bar outside of code is multiplication or an absolute value, not markup."""
+    outside_code = re.compile(r"(`[^`]*`)|([*|])")
+    lines[:] = [outside_code.sub(lambda m: m[1] or "\\" + m[2], line) for line in lines]
+
+
+def setup(app):
+    app.connect("autodoc-process-docstring", plain_text, priority=1)

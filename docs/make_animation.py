@@ -1,0 +1,166 @@
+"""`make animation`: ranks' distributions under local and synchronised batch norm, and what becomes of the accuracy.
+
+Everything drawn is computed here: the activations of a hidden unit of the digits net, and the test accuracy while training it,
+sorted by class on 8 ranks with 4 images each, with local and with synchronised batch norm (mean of five seeds).
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from matplotlib.figure import Figure
+from PIL import Image
+from scipy.stats import gaussian_kde
+
+from syncbn_sim import data, nn, optim, train
+from syncbn_sim.comm import Communicator, launch
+from syncbn_sim.experiments.arms import Arm
+from syncbn_sim.experiments.tasks import DIGITS, mlp
+from syncbn_sim.functional import batch_norm as F
+from syncbn_sim.report.plots import COLOURS
+
+OUT = Path(__file__).parent / "_static" / "syncbn.gif"
+RANKS, ROWS, SEEDS, EVERY = 8, 4, 5, 6
+STEPS = 240
+GRID = np.linspace(-3.6, 3.6, 300)
+RANK_COLOURS = ["#440154", "#46327e", "#365c8d", "#277f8e", "#1fa187", "#4ac16d", "#a0da39", "#d9c514"]
+
+
+@dataclass(frozen=True)
+class Scene:
+    """What one frame shows: how far each movement has come (0 to 1), the curves' length, and the words."""
+
+    words: str
+    seconds: float = 0.07
+    local: float = 0.0  # each rank moved to its own mean
+    merged: float = 0.0  # the ranks' means have run together into one
+    sync: float = 0.0  # all ranks moved by the common mean
+    curves: tuple[float, float] = (0.0, 0.0)  # local, sync
+
+
+def accuracies(comm: Communicator, norm: str, seed: int) -> list[float]:
+    """Test accuracy every few steps of a net trained on sorted digits."""
+    split = data.split_digits(*data.load_digits(), seed)
+    model = mlp(
+        64, 10, lambda width: Arm("sorted", norm).build_norm(width, DIGITS.momentum, "float32", comm), seed, "float32"
+    )
+    loss, optimizer = nn.CrossEntropyLoss(), optim.Adam(model.parameters(), lr=3e-3)
+    found, done = [], 0
+    for epoch in range(100):
+        order = data.sorted_by_entity(split.train.entity, np.random.default_rng([seed, 4, epoch]))
+        for rows in data.batches(order, comm.rank, comm.size, ROWS, drop_last=True):
+            if done % EVERY == 0:
+                judged = train.with_averaged_statistics(model, comm, 1.0)
+                mine = split.test.take(slice(comm.rank, None, comm.size))
+                found.append(train.accuracy(train.predict(judged, mine.x), mine.y, comm))
+                if done == STEPS:
+                    return found
+            optimizer.lr = 3e-3 * optim.linear_decay(STEPS)(done)
+            train.step(model, loss, optimizer, comm, split.train.x[rows], split.train.y[rows])
+            done += 1
+    raise AssertionError("100 epochs hold enough steps")
+
+
+def activations() -> list[np.ndarray]:
+    """For each of the 8 ranks, the values of one hidden unit on the class it reads: the unit in which classes differ most."""
+    digits = data.split_digits(*data.load_digits(), 0).train
+    first = next(mlp(64, 10, lambda width: None, 0, "float64").named_children())[1]
+    parts = [first(digits.x[digits.y == c].astype(np.float64)) for c in range(RANKS)]
+    everything = F.local_moments(np.concatenate(parts))
+    apart = np.var([part.mean(0) for part in parts], axis=0) / everything.var()
+    unit = apart.argmax()
+    return [part[:, unit] / np.sqrt(everything.var()[unit]) for part in parts]
+
+
+def scenes(local_end: float, sync_end: float) -> list[Scene]:
+    """The story, frame by frame."""
+    ease = (1 - np.cos(np.pi * np.linspace(0, 1, 13)[1:])) / 2
+    apart = "8 ranks, each reads\nimages of one class"
+    own = "Local batch norm: each rank\nsubtracts its own mean"
+    gone = f"What told the classes apart\nis gone: {local_end:.0f} % accuracy"
+    reduce = "SyncBN: one all-reduce\nadds up the ranks' sums"
+    common = "One common mean:\nthe classes stay apart"
+    back = f"What told the classes apart\nis still there: {sync_end:.0f} % accuracy"
+    story = [Scene(apart, 1.6)]
+    story += [Scene(own, local=t) for t in ease]
+    story += [Scene(gone, local=1, curves=(t, 0)) for t in np.linspace(0, 1, 14)[1:]]
+    story += [Scene(gone, 1.8, local=1, curves=(1, 0))]
+    story += [Scene(reduce, local=1 - t, curves=(1, 0)) for t in ease[2::3]]
+    story += [Scene(reduce, 0.5, curves=(1, 0))]
+    story += [Scene(reduce, merged=t, curves=(1, 0)) for t in ease]
+    story += [Scene(reduce, 0.6, merged=1, curves=(1, 0))]
+    story += [Scene(common, merged=1, sync=t, curves=(1, 0)) for t in ease]
+    story += [Scene(back, merged=1, sync=1, curves=(1, t)) for t in np.linspace(0, 1, 18)[1:]]
+    return [*story, Scene(back, 3.5, merged=1, sync=1, curves=(1, 1))]
+
+
+def draw(scene: Scene, values: list[np.ndarray], curves: dict[str, np.ndarray]) -> Image.Image:
+    """One frame."""
+    figure = Figure(figsize=(8, 4.2), dpi=100, layout="constrained", facecolor="white")
+    left, right = figure.subplots(1, 2, width_ratios=(1.35, 1))
+    _ridges(left, scene, values)
+    steps = EVERY * np.arange(len(curves["local"]))
+    for norm, share, name in (("local", scene.curves[0], "local"), ("sync", scene.curves[1], "SyncBN")):
+        shown = round(share * (len(steps) - 1)) + 1
+        if share:
+            right.plot(steps[:shown], curves[norm][:shown], color=COLOURS[norm], linewidth=4)
+            at = curves[norm][shown - 1]
+            right.text(steps[shown - 1], at + (4 if norm == "local" else -11), name, color=COLOURS[norm], fontsize=15, weight="bold",
+                       ha="right" if shown > 8 else "left")  # fmt: skip
+    right.set(xlim=(0, STEPS), ylim=(0, 103), xlabel="training steps")
+    right.set_title("test accuracy (%)", fontsize=15)
+    right.set_xticks([0, 100, 200])
+    for ax in (left, right):
+        ax.tick_params(labelsize=12)
+        ax.xaxis.label.set_size(13)
+        ax.spines[["top", "right"]].set_visible(False)
+    right.grid(alpha=0.25)
+    png = io.BytesIO()
+    figure.savefig(png, format="png")
+    return Image.open(png).convert("RGB")
+
+
+def _ridges(ax, scene: Scene, values: list[np.ndarray]) -> None:
+    everything = np.concatenate(values)
+    mean, sd = everything.mean(), everything.std()
+    tallest = max(gaussian_kde(own)(GRID).max() for own in values)
+    for rank, (own, colour) in enumerate(zip(values, RANK_COLOURS, strict=True)):
+        own_mean, own_sd = own.mean(), own.std()
+        moved = own + scene.local * ((own - own_mean) / own_sd - own) + scene.sync * ((own - mean) / sd - own)
+        base, height = RANKS - 1 - rank, 1.35 * gaussian_kde(moved)(GRID) / tallest
+        ax.fill_between(GRID, base, base + height, color=colour, alpha=0.75, linewidth=0, zorder=2 * rank)
+        ax.plot(GRID, base + height, color="white", linewidth=1, zorder=2 * rank)
+        used = own_mean + scene.merged * (mean - own_mean)  # the mean that this rank will subtract
+        at = used * (1 - scene.sync) if scene.local == 0 else own_mean * (1 - scene.local)
+        reach = 0.75 + scene.merged * 0.27
+        ax.plot([at, at], [base, base + reach], color="black", linewidth=3, zorder=100, solid_capstyle="butt")
+    ax.set(
+        xlim=(GRID[0], GRID[-1]), ylim=(-0.1, RANKS + 0.45), xlabel="a hidden unit (in sd); bars: the mean to subtract"
+    )
+    ax.set_yticks(np.arange(RANKS) + 0.3, [f"rank {r}" for r in reversed(range(RANKS))])
+    ax.set_title(scene.words, fontsize=15, loc="left")
+    ax.tick_params(axis="y", length=0)
+
+
+def main() -> None:
+    """Trains, draws, and writes the GIF."""
+    curves = {
+        norm: 100
+        * np.mean([launch(accuracies, RANKS, "lockstep", args=(norm, seed))[0] for seed in range(SEEDS)], axis=0)
+        for norm in ("local", "sync")
+    }
+    story = scenes(curves["local"][-1], curves["sync"][-1])
+    values = activations()
+    frames = [draw(scene, values, curves) for scene in story]
+    palette = frames[-1].quantize(64)
+    small = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
+    milliseconds = [round(1000 * scene.seconds) for scene in story]
+    small[0].save(OUT, save_all=True, append_images=small[1:], duration=milliseconds, loop=0, optimize=True)
+    print(f"{OUT.name}: {len(frames)} frames, {sum(milliseconds) / 1000:.1f} s, {OUT.stat().st_size / 2**20:.2f} MB")
+
+
+if __name__ == "__main__":
+    main()

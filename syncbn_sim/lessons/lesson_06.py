@@ -1,0 +1,291 @@
+"""Exercises of lesson 06: synchronised batch norm."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from ..arrays import Array
+from ..comm.base import Communicator
+from ..functional import batch_norm as F
+from ..stats.moments import Moments
+from .exercise import Exercise, Mistake
+
+EPS = 1e-5
+ROWS = ((2, 3, 7), (4, 2))  # uneven in each case, so that a mean of means is no mean
+
+
+def _everywhere(comm: Communicator, *numbers: Array) -> list[Array]:
+    """Each array summed over the ranks."""
+    return [comm.allreduce(np.asarray(array, np.float64)) for array in numbers]
+
+
+def _global_moments(comm: Communicator, x: Array) -> Moments:
+    return Moments.unpack(comm.allreduce(F.local_moments(x).pack()))
+
+
+def _mean_var(comm: Communicator, x: Array) -> tuple[Array, Array]:
+    moments = _global_moments(comm, x)
+    return moments.mean, moments.var()
+
+
+def _averaged(comm: Communicator, x: Array) -> tuple[Array, Array]:
+    mean, var = _everywhere(comm, x.mean(0), x.var(0))
+    return mean / comm.size, var / comm.size
+
+
+def _without_between(comm: Communicator, x: Array) -> tuple[Array, Array]:
+    """The right mean, and the count-weighted mean of the ranks' variances."""
+    mean, _ = _mean_var(comm, x)
+    var, n = _everywhere(comm, len(x) * x.var(0), np.array([len(x)]))
+    return mean, var / n
+
+
+def _unbiased(comm: Communicator, x: Array) -> tuple[Array, Array]:
+    moments = _global_moments(comm, x)
+    return moments.mean, moments.var(unbiased=True)
+
+
+def _local_count(comm: Communicator, x: Array) -> tuple[Array, Array]:
+    total, total_sq = _everywhere(comm, x.sum(0), (x**2).sum(0))
+    mean = total / len(x)
+    return mean, total_sq / len(x) - mean**2
+
+
+def _equal_counts(comm: Communicator, x: Array) -> tuple[Array, Array]:
+    total, total_sq = _everywhere(comm, x.sum(0), (x**2).sum(0))
+    mean = total / (comm.size * len(x))
+    return mean, total_sq / (comm.size * len(x)) - mean**2
+
+
+def _x_cases(rng: np.random.Generator) -> list[Any]:
+    return [[(rng.normal(size=(n, 3)) + 2 * rank,) for rank, n in enumerate(rows)] for rows in ROWS]
+
+
+MEAN_VAR = Exercise(
+    number="6.1",
+    name="sync_mean_var",
+    start="nothing comes back yet. What three things about this rank's rows can be added over ranks, and are enough for mean and variance?",
+    right=_mean_var,
+    cases=_x_cases,
+    mistakes=(
+        Mistake(
+            lambda comm, x: (x.mean(0), x.var(0)),
+            "each rank has its own mean and variance: nothing has been said. A lost all-reduce.",
+        ),
+        Mistake(
+            _averaged,
+            "these are the mean of means and the mean of variances. A rank with 2 rows counts as much as one with 7, and the distance "
+            "between ranks is lost.",
+        ),
+        Mistake(
+            _without_between,
+            "the mean is right. The variance is that *within* ranks: rows also differ because their ranks do (law of total variance).",
+        ),
+        Mistake(
+            _local_count,
+            "the sums are those of all ranks, and they are divided by the count of this one (a local count).",
+        ),
+        Mistake(
+            _equal_counts,
+            "the sums are right. The count assumes that every rank has as many rows as this one: let it be counted.",
+        ),
+        Mistake(
+            _unbiased,
+            "the mean is right. This is the unbiased variance (n - 1), the one that is stored; what normalises divides by n.",
+        ),
+    ),
+    done="three sums, one conversation, and no rank needs to know how many rows another has.",
+    ranks=True,
+)
+
+Statistics = Callable[[Communicator, Array], tuple[Array, Array]]
+
+
+def _forward_with(statistics: Statistics) -> Callable[..., Array]:
+    def forward(comm: Communicator, x: Array, weight: Array, bias: Array, eps: float) -> Array:
+        return F.scale_and_shift(F.standardize(x, *statistics(comm, x), eps)[0], weight, bias)
+
+    return forward
+
+
+def _forward_cases(rng: np.random.Generator) -> list[Any]:
+    cases = []
+    for rows in ROWS:
+        weight, bias = rng.uniform(0.5, 2, 3), rng.normal(size=3)
+        cases.append(
+            [((rng.normal(size=(n, 3)) + rank) * [1, 3, 0.01], weight, bias, EPS) for rank, n in enumerate(rows)]
+        )
+    return cases
+
+
+def _no_eps(comm: Communicator, x: Array, weight: Array, bias: Array, eps: float) -> Array:
+    return _forward_with(_mean_var)(comm, x, weight, bias, 0.0)
+
+
+FORWARD = Exercise(
+    number="6.2",
+    name="sync_forward",
+    start="nothing comes back yet. With the mean and variance of all ranks in hand, it is lesson 02 again.",
+    right=_forward_with(_mean_var),
+    cases=_forward_cases,
+    mistakes=(
+        Mistake(
+            _forward_with(lambda comm, x: (x.mean(0), x.var(0))),
+            "that is batch norm on this rank alone: every rank's own mean becomes 0.",
+        ),
+        Mistake(
+            _forward_with(_averaged),
+            "right but for the statistics: these are averages of the ranks' means and variances. Does your 6.1 pass?",
+        ),
+        Mistake(
+            _forward_with(lambda comm, x: (_mean_var(comm, x)[0], x.var(0))),
+            "the mean is synchronised, the variance is this rank's.",
+        ),
+        Mistake(
+            _forward_with(_unbiased),
+            "a little too narrow: the unbiased variance (n - 1) is for the running statistics.",
+        ),
+        Mistake(_no_eps, "close, but not for the narrow column: where is eps?"),
+        Mistake(
+            lambda comm, x, weight, bias, eps: F.standardize(x, *_mean_var(comm, x), eps)[0],
+            "x_hat is right. weight and bias are missing.",
+        ),
+    ),
+    done="after the all-reduce no rank needs another: from there on it is each one's own rows.",
+    ranks=True,
+)
+
+
+def _dx(
+    comm: Communicator, args: tuple[Array, ...], local_sums: bool = False, local_n: bool = False, times: float = 1.0
+) -> Array:
+    """dx from sums and count over all ranks, or with those of this rank where asked."""
+    dy, x_hat, inv_std, weight = args
+    local = F.local_backward_sums(dy, x_hat)
+    sums = F.BackwardSums.unpack(comm.allreduce(local.pack()))
+    (n,) = comm.allreduce(np.array([float(len(dy))]))
+    sums = local if local_sums else F.BackwardSums(times * sums.dy, times * sums.dy_x_hat)
+    return F.input_gradient(dy, x_hat, inv_std, weight, sums, len(dy) if local_n else n)
+
+
+def _dx_without(comm: Communicator, args: tuple[Array, ...], mean_term: bool) -> Array:
+    dy, x_hat, inv_std, weight = args
+    sums = F.BackwardSums.unpack(comm.allreduce(F.local_backward_sums(dy, x_hat).pack()))
+    (n,) = comm.allreduce(np.array([float(len(dy))]))
+    kept = F.BackwardSums(*(0 * s if lost else s for s, lost in zip(sums, (mean_term, not mean_term), strict=True)))
+    return F.input_gradient(dy, x_hat, inv_std, weight, kept, n)
+
+
+def _dx_cases(rng: np.random.Generator) -> list[Any]:
+    cases = []
+    for rows in ROWS:
+        x = rng.normal(size=(sum(rows), 3)) * [1, 2, 3]
+        x_hat, inv_std = F.standardize(x, x.mean(0), x.var(0), EPS)
+        weight, parts = rng.uniform(0.5, 2, 3), np.split(x_hat, np.cumsum(rows)[:-1])
+        cases.append([(rng.normal(size=part.shape) + rank, part, inv_std, weight) for rank, part in enumerate(parts)])
+    return cases
+
+
+BACKWARD = Exercise(
+    number="6.3",
+    name="sync_backward",
+    start="nothing comes back yet. Two sums and a count over all ranks, in one array; then the three terms of lesson 03.",
+    right=lambda comm, *args: _dx(comm, args),
+    cases=_dx_cases,
+    mistakes=(
+        Mistake(
+            lambda comm, *args: _dx(comm, args, local_sums=True, local_n=True),
+            "this is the gradient of batch norm on this rank alone. The forward pass used the statistics of all ranks.",
+        ),
+        Mistake(
+            lambda comm, *args: _dx(comm, args, local_sums=True),
+            "the count is right, the sums are this rank's: a lost all-reduce. What is the adjoint of a sum over ranks?",
+        ),
+        Mistake(
+            lambda comm, *args: _dx(comm, args, local_n=True),
+            "the sums are right. They are divided by the local count: whose rows were averaged in the forward pass?",
+        ),
+        Mistake(
+            lambda comm, *args: _dx(comm, args, times=comm.size),
+            "the sums have been all-reduced twice: too large by the number of ranks.",
+        ),
+        Mistake(
+            lambda comm, *args: _dx(comm, args, times=1 / comm.size),
+            "the sums have been averaged over ranks: there is no world size in the equation.",
+        ),
+        Mistake(
+            lambda comm, *args: _dx_without(comm, args, mean_term=True),
+            "one of three terms is missing: the path through the mean.",
+        ),
+        Mistake(
+            lambda comm, *args: _dx_without(comm, args, mean_term=False),
+            "one of three terms is missing: the path through the variance.",
+        ),
+        Mistake(
+            lambda comm, *args: _dx(comm, (*args[:3], np.ones(3))),
+            "right but for one factor: y depends on x_hat through weight.",
+        ),
+    ),
+    done="one conversation backward, as there was one forward.",
+    ranks=True,
+)
+
+
+def _gradients(comm: Communicator, dy: Array, x_hat: Array) -> list[Array]:
+    of_bias, of_weight, n = _everywhere(comm, *F.local_backward_sums(dy, x_hat), np.array([len(dy)]))
+    return [of_weight / n, of_bias / n]
+
+
+def _scaled(factor: Callable[[Communicator, float, float], float]) -> Callable[..., list[Array]]:
+    """The right gradients times factor(comm, local n, n over all ranks)."""
+
+    def gradients(comm: Communicator, dy: Array, x_hat: Array) -> list[Array]:
+        (n,) = comm.allreduce(np.array([float(len(dy))]))
+        return [factor(comm, len(dy), n) * g for g in _gradients(comm, dy, x_hat)]
+
+    return gradients
+
+
+def _mean_of_local(comm: Communicator, dy: Array, x_hat: Array) -> list[Array]:
+    found = _everywhere(comm, (dy * x_hat).mean(0), dy.mean(0))
+    return [g / comm.size for g in found]
+
+
+PARAMETERS = Exercise(
+    number="6.4",
+    name="parameter_gradients",
+    start="nothing comes back yet. This rank's share is two sums over its rows; what is done with shares, and what is divided by, once?",
+    right=_gradients,
+    cases=lambda rng: [[arguments[:2] for arguments in case] for case in _dx_cases(rng)],
+    mistakes=(
+        Mistake(
+            lambda comm, dy, x_hat: [(dy * x_hat).mean(0), dy.mean(0)],
+            "every rank has its own gradient: after one step the replicas would be different nets.",
+        ),
+        Mistake(_scaled(lambda comm, local, n: n), "that is the gradient of the *sum* of the losses. Divide it, once."),
+        Mistake(_scaled(lambda comm, local, n: comm.size), "too large by the number of ranks: reduced twice."),
+        Mistake(
+            _scaled(lambda comm, local, n: n / comm.size),
+            "divided by the number of ranks, which are not rows. With uneven ranks no factor of the world size is right.",
+        ),
+        Mistake(
+            _mean_of_local,
+            "an average of the ranks' mean gradients: a row on a rank with few weighs more than another. Sums first, one division.",
+        ),
+        Mistake(
+            _scaled(lambda comm, local, n: n / local),
+            "the sums are right, and divided by the count of this rank alone.",
+        ),
+        Mistake(
+            lambda comm, dy, x_hat: _gradients(comm, dy, x_hat)[::-1],
+            "both are right, in the other order: weight first, then bias.",
+        ),
+    ),
+    done="summed once, divided once by the global count. The layer itself leaves its share alone.",
+    ranks=True,
+)
+
+EXERCISES = (MEAN_VAR, FORWARD, BACKWARD, PARAMETERS)

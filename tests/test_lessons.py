@@ -1,0 +1,202 @@
+"""The lessons: sources run, notebooks are generated from them, and every exercise knows right from wrong."""
+
+from __future__ import annotations
+
+import os
+import re
+import runpy
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, run
+
+from syncbn_sim.lessons import LESSONS, check, examine, exercises
+
+SOURCES = sorted((ROOT / "notebooks").glob("[0-9]*.py"))
+NAMES = [source.stem for source in SOURCES]
+ALL = {number: (lesson, e) for lesson in LESSONS for number, e in exercises(lesson).items()}
+WRONG = {
+    number: answers
+    for path in sorted((ROOT / "tests/wrong_answers").glob("lesson_*.py"))
+    for number, answers in runpy.run_path(str(path))["WRONG"].items()
+}
+CASES = [(number, place) for number, answers in WRONG.items() for place in range(len(answers))]
+
+
+def solutions(lesson: int) -> dict:
+    return runpy.run_path(str(next((ROOT / "notebooks/solutions").glob(f"{lesson:02}_*.py"))))
+
+
+def test_there_is_a_source_for_every_lesson() -> None:
+    assert [int(name[:2]) for name in NAMES] == list(LESSONS)
+    assert [p.stem for p in sorted((ROOT / "notebooks").glob("*.ipynb"))] == NAMES
+
+
+DRIVER = """
+import runpy, sys
+import ipywidgets as widgets
+import matplotlib.pyplot as plt
+
+def at_both_ends(function, **controls):
+    for end in (0, -1):
+        for control in controls.values():
+            if hasattr(control, "options"):
+                control.index = range(len(control.options))[end]
+            elif hasattr(control, "min"):
+                control.value = (control.min, control.max)[end]
+            else:
+                control.value = bool(end)
+        assert function(**{name: control.value for name, control in controls.items()}) is None
+
+widgets.interact = at_both_ends
+plt.show = lambda: plt.close("all")
+runpy.run_path(sys.argv[1], run_name="__main__")
+"""
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=NAMES)
+def test_source_runs_with_every_slider_at_both_ends_and_every_stub_gets_its_hint(source: Path) -> None:
+    env = {**os.environ, "MPLBACKEND": "Agg", "PYTHONPATH": str(ROOT), "OPENBLAS_NUM_THREADS": "1"}
+    program = (
+        f"{DRIVER}\nimport time\nassert time.process_time() < 20, time.process_time()"  # whatever else the machine does
+    )
+    done = run([sys.executable, "-W", "error", "-c", program, str(source)], 100, env=env)
+    assert done.returncode == 0, done.stderr[-3000:]
+    for number, exercise in exercises(int(source.stem[:2])).items():
+        assert f"{number} not yet: {exercise.start}" in done.stdout
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=NAMES)
+def test_lesson_has_its_parts(source: Path) -> None:
+    text = source.read_text()
+    for part in (
+        "**You will**",
+        "**Before:**",
+        "## Summary",
+        "## Exercises",
+        "widgets.",
+        "continuous_update=False",
+        "git+https",
+    ):
+        assert part in text, part
+    assert re.search(r"what do you expect|before you look|guess|predict", text, re.I)
+    assert 3 <= len(exercises(int(source.stem[:2]))) <= 5
+
+
+def test_set_up_cells_are_all_the_same() -> None:
+    cells = {re.search(r"import importlib\.util.*?\n\n# %%", source.read_text(), re.S)[0] for source in SOURCES}
+    assert len(cells) == 1
+
+
+@pytest.mark.parametrize("source", SOURCES, ids=NAMES)
+def test_notebook_is_generated_from_its_source(source: Path, tmp_path: Path) -> None:
+    made = tmp_path / f"{source.stem}.ipynb"
+    jupytext, strip = (Path(sys.executable).parent / name for name in ("jupytext", "nbstripout"))
+    assert run([str(jupytext), "--to", "ipynb", "--output", str(made), str(source)]).returncode == 0
+    assert run([str(strip), str(made)]).returncode == 0
+    assert made.read_text() == source.with_suffix(".ipynb").read_text(), "run `make notebooks`"
+
+
+@pytest.mark.parametrize("number", ALL)
+def test_solution_passes(number: str) -> None:
+    lesson, exercise = ALL[number]
+    verdict = examine(exercise, solutions(lesson)[exercise.name])
+    assert verdict.passed, verdict.message
+    assert verdict.message == exercise.done
+
+
+@pytest.mark.parametrize("number", ALL)
+def test_stub_gets_the_first_hint(number: str) -> None:
+    exercise = ALL[number][1]
+    assert examine(exercise, lambda *args: None).message == exercise.start
+
+    def unwritten(*args: object) -> None:
+        raise NotImplementedError
+
+    assert examine(exercise, unwritten).message == exercise.start
+
+
+@pytest.mark.parametrize("number", ALL)
+def test_every_mistake_has_a_hint_of_its_own_that_a_planted_answer_gets(number: str) -> None:
+    exercise = ALL[number][1]
+    hints = [mistake.hint for mistake in exercise.mistakes]
+    assert len(set(hints)) == len(hints)
+    told = {examine(exercise, wrong).message for wrong, _ in WRONG[number]}
+    assert set(hints) <= told, set(hints) - told
+
+
+@pytest.mark.parametrize(("number", "place"), CASES)
+def test_wrong_answer_gets_its_hint(number: str, place: int) -> None:
+    wrong, word = WRONG[number][place]
+    verdict = examine(ALL[number][1], wrong)
+    assert not verdict.passed
+    assert word in verdict.message
+
+
+def test_check_prints(capsys: pytest.CaptureFixture[str]) -> None:
+    check("2.1", lambda x, eps: 1 / 0)
+    check("2.1", lambda x, eps: "no")
+    check("2.1", lambda x, eps: (x, x))
+    check("2.1", lambda x, eps: x * float("nan"))
+    assert capsys.readouterr().out.splitlines() == [
+        "2.1 not yet: it stopped with ZeroDivisionError: division by zero",
+        "2.1 not yet: case 1: it returns str 'no', expected numbers",
+        "2.1 not yet: case 1: the shape is (2, 4, 3), expected (4, 3)",
+        "2.1 not yet: case 1: there are NaN or infinite numbers in it",
+    ]
+    with pytest.raises(Exception, match=r"9\.9.*2\.1|9\.9"):
+        check("9.9", print)
+
+
+def test_a_learner_cannot_change_the_cases() -> None:
+    def spoil(x, eps):
+        x *= 0
+        return x
+
+    assert not examine(ALL["2.1"][1], spoil).passed
+    assert examine(ALL["2.1"][1], solutions(2)["standardize"]).passed
+
+
+EXECUTE = """
+import sys, nbclient, nbformat
+from jupyter_client.manager import AsyncKernelManager
+
+book = nbformat.read(sys.argv[1], as_version=4)
+nbclient.NotebookClient(book, km=AsyncKernelManager(kernel_name="python3", transport="ipc"), timeout=60).execute()
+outputs = [output for cell in book.cells if cell.cell_type == "code" for output in cell.outputs]
+print(*[kind for output in outputs for kind in output.get("data", {})])
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("source", SOURCES, ids=NAMES)
+def test_notebook_runs_in_a_real_kernel(source: Path) -> None:
+    env = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
+    done = run([sys.executable, "-c", EXECUTE, str(source.with_suffix(".ipynb"))], 90, env=env)
+    assert done.returncode == 0, done.stderr[-3000:]
+    kinds = done.stdout.split()
+    assert kinds.count("image/png") >= 2
+    assert "application/vnd.jupyter.widget-view+json" in kinds
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+def test_first_cell_installs_from_the_repository(tmp_path: Path) -> None:
+    """As on a hosted notebook service: a bare environment, the repository's address answered by this checkout."""
+    cell = re.search(r"import importlib\.util.*?\n\n(?=# %%)", SOURCES[0].read_text(), re.S)[0]
+    python = str(tmp_path / "env/bin/python")
+    assert run([sys.executable, "-m", "venv", str(tmp_path / "env")]).returncode == 0
+    env = {
+        **os.environ,
+        "GIT_CONFIG_COUNT": "2",
+        "GIT_CONFIG_KEY_0": f"url.file://{ROOT}.insteadOf",
+        "GIT_CONFIG_VALUE_0": re.search(r"git\+(https://[^\"]+)", cell)[1],
+        "GIT_CONFIG_KEY_1": "safe.directory",
+        "GIT_CONFIG_VALUE_1": "*",
+    }
+    program = f"{cell}\nfrom syncbn_sim.lessons import check\nprint(check)"
+    done = subprocess.run([python, "-c", program], env=env, cwd=tmp_path, capture_output=True, text=True, timeout=250)
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert "function check" in done.stdout
