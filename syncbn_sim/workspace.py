@@ -11,6 +11,7 @@ import numpy as np
 from .arrays import Array
 
 SMALL = 32 * 1024  # bytes; below, the C library's own cache of freed blocks is quicker than ours
+UNUSED = 2  # references to a buffer's base: the buffer's, and the one that getrefcount is given
 ALIGNMENT = 64  # bytes of a cache line, and of the widest vector registers; np.empty aligns to 16
 
 
@@ -32,22 +33,21 @@ class Workspace:
         size = math.prod(shape) * dtype.itemsize
         if size <= SMALL:
             return np.empty(shape, dtype)
-        memory = self._free(size)
-        # A new array object each time: what counts references is `memory`, to which every view leads.
-        return np.ndarray(shape, dtype, memory, offset=-memory.ctypes.data % ALIGNMENT)
+        # A new array object each time: NumPy gives it, and each view of it, the buffer's base as its own, where they can be counted.
+        return np.ndarray(shape, dtype, self._free(size))
 
     def _free(self, size: int) -> Array:
         """The smallest buffer that is large enough and that nobody uses, or a new one."""
-        pool = self._pool
-        # 2 references: the list's, and the one getrefcount itself is looking through.
-        unused = [i for i in range(len(pool)) if sys.getrefcount(pool[i]) == 2]
-        fitting = [i for i in unused if pool[i].size >= size + ALIGNMENT]
+        unused = [buffer for buffer in self._pool if sys.getrefcount(buffer.base) == UNUSED]
+        fitting = [buffer for buffer in unused if buffer.size >= size]
         if fitting:
-            return pool[min(fitting, key=lambda i: pool[i].size)]
-        for i in reversed(unused):  # too small for what this layer does now: let them go, so that nothing piles up
-            del pool[i]
-        pool.append(np.empty(size + ALIGNMENT, np.uint8))
-        return pool[-1]
+            return fitting[0] if len(fitting) == 1 else min(fitting, key=len)
+        # Those that are free are too small for what this layer does now: let them go, so that nothing piles up.
+        self._pool = [buffer for buffer in self._pool if sys.getrefcount(buffer.base) != UNUSED]
+        memory = np.empty(size + ALIGNMENT, np.uint8)
+        start = -memory.ctypes.data % ALIGNMENT
+        self._pool.append(memory[start : start + size])
+        return self._pool[-1]
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Workspace:
         return Workspace()

@@ -16,7 +16,7 @@ from ..workspace import Workspace
 
 BLOCK = 512 * 1024  # bytes
 RUN = 4096  # longest run of numbers that is summed in the data's own dtype
-LONG_RUN, LARGE = 400, 64 * 1024  # numbers in a row, and in all, from which on `lean` pays
+LONG_RUN, LARGE = 400, 16 * 1024  # numbers in a row, and in all, from which on `lean` pays
 PLANES = 32  # numbers of one channel in a row from which on Planes are quicker than Rows
 WIDTH = 4096  # numbers that Rows take as one row
 
@@ -151,7 +151,7 @@ class Rows(Layout):
 
     def __init__(self, m: int, c: int, length: int, dtype: np.dtype[Any]) -> None:
         self.period, self.dtype = (c, length), dtype
-        self.copies = max(1, min(WIDTH // (c * length), m // 32))
+        self.copies = max(1, min(WIDTH // (c * length), m // 16))
         self.width = width = self.copies * c * length
         self.lean = m * c * length >= LARGE and width >= LONG_RUN
         self.height, self.rest = m // self.copies, m % self.copies * c * length
@@ -188,7 +188,8 @@ class Rows(Layout):
         if a is not scratch:
             np.matmul(ones, a, partial[0, at, :width])
         np.matmul(ones, scratch, partial[1, at, :width])
-        partial[:, at, width:] = 0
+        if width < self.width:
+            partial[:, at, width:] = 0
         return at + 1
 
     def fold(self, partial: Array) -> Array:
