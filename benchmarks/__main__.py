@@ -72,7 +72,8 @@ def results(sections: Sequence[Section], scale: str, seconds: float) -> str:
     lines = [
         "# How fast it is",
         "",
-        f"Written by `make bench`{'' if scale == 'full' else f' at scale {scale}'} in {seconds / 60:.0f} minutes, {time.strftime('%Y-%m-%d')}. "
+        f"Written by `make bench`{'' if scale == 'full' else f' at scale {scale}'} in {seconds / 60:.0f} minutes, "
+        f"{time.strftime('%Y-%m-%d')}. "
         f"{_processor()}, {CORES} cores, {platform.system()}, Python {platform.python_version()}; "
         f"{', '.join(_versions())}. Everyone's output is checked before it is timed; what is compared took turns in one run.",
         "",

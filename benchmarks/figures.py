@@ -72,7 +72,7 @@ def accuracy(errors: Mapping[tuple[str, str, float], list[float]]) -> bytes:
                     list(points), list(points.values()), line, marker=marker, color=colour, label=None if k else name
                 )
         axes.axhline(1e-6, color="black", linewidth=1.5, linestyle=":")
-        axes.text(1, 1.1e-6, "limit 1e-6", va="bottom", fontsize=11)
+        axes.text(1e4, 0.9e-6, "limit 1e-6", va="top", ha="right", fontsize=11)
         axes.set(xscale="log", yscale="log", xlabel="|mean| / sd of a channel", ylabel="largest error / largest value")
         theirs = f"; torch native up to {worst['torch native']:.0e}" if worst["torch native"] else ""
         axes.set_title(
@@ -147,23 +147,18 @@ def steps(shares: Mapping[tuple[str, int], Mapping[str, float]], seconds: Mappin
 
 
 def growth(found: Mapping[str, tuple[list[int], Any, Any, list[float]]]) -> bytes:
-    """Time (left axis) and memory (right axis) over each size, with the line that linear growth would be."""
+    """Time and memory over each size, as multiples of what the smallest takes, and the line of linear growth."""
     png: list[bytes] = []
-    with _drawing(11, 7.5, png, nrows=2, ncols=2) as grid:
+    with _drawing(11, 8, png, nrows=2, ncols=2) as grid:
         for axes, (what, (sizes, seconds, memory, exponents)) in zip(grid.flat, found.items(), strict=True):
-            twin = axes.twinx()
-            (a,) = axes.plot(sizes, 1e3 * seconds, "o-", color=OURS, label="time (left)")
-            (b,) = twin.plot(sizes, memory / 2**20, "s--", color=THEIRS, label="memory (right)")
-            ends = np.array([sizes[0], sizes[-1]])
-            (c,) = axes.plot(
-                ends, 1e3 * seconds[-1] * ends / sizes[-1], color="black", linewidth=1, linestyle=":", label="linear"
-            )
-            for each, label in ((axes, "ms a step"), (twin, "MiB")):
-                each.set(xscale="log", yscale="log", ylabel=label)
-                each.minorticks_off()
-            twin.grid(visible=False)
-            axes.set_xlabel(what)
+            growing = np.array(sizes) / sizes[0]
+            axes.plot(sizes, growing, ":", color="black", linewidth=1.5, label="linear")
+            axes.plot(sizes, seconds / seconds[0], "o-", color=OURS, label=f"time, from {1e3 * seconds[0]:.2g} ms")
+            axes.plot(sizes, memory / memory[0], "s--", color=THEIRS, label=f"memory, from {memory[0] / 2**20:.2g} MiB")
+            axes.set(xscale="log", yscale="log", xlabel=what, ylabel="multiple of the smallest")
+            axes.minorticks_off()
             axes.set_xticks(sizes, [f"{n}" for n in sizes])
+            axes.set_yticks(growing, [f"{n:g}" for n in growing])
             axes.set_title(f"{what}: time ~ n^{exponents[0]:.2f}, memory ~ n^{exponents[1]:.2f}")
-            axes.legend(handles=[a, b, c], fontsize=10)
+            axes.legend(fontsize=11)
     return png[0]

@@ -11,6 +11,8 @@ import numpy as np
 from syncbn_sim import nn
 from syncbn_sim.arrays import Array
 from syncbn_sim.functional import batch_norm as readable
+from syncbn_sim.functional import kernels
+from syncbn_sim.workspace import Workspace
 
 EPS, MOMENTUM = 1e-5, 0.1
 Step = Callable[[], tuple[object, ...]]  # -> y, dx, gradient of weight, gradient of bias
@@ -37,6 +39,10 @@ class Batch:
         """A view with the channels on axis 1."""
         return np.moveaxis(array, -1, 1) if self.last else array
 
+    def back(self, array: Array) -> Array:
+        """A view with the channels where the batch has them."""
+        return np.moveaxis(array, 1, -1) if self.last else array
+
 
 def ours(batch: Batch, make: Callable[..., nn.BatchNorm] = nn.BatchNorm, **options: object) -> Step:
     """The layer as a net uses it, running statistics and parameter gradients included."""
@@ -51,6 +57,21 @@ def ours(batch: Batch, make: Callable[..., nn.BatchNorm] = nn.BatchNorm, **optio
     return step
 
 
+def our_functions(batch: Batch) -> Step:
+    """The functions that the layer calls, without the layer: what its own bookkeeping costs is the difference."""
+    space, second, back = Workspace(), batch.second, batch.back
+
+    def step() -> tuple[object, ...]:
+        x, dy = second(batch.x), second(batch.dy)
+        local = kernels.local_moments(x, None, space)
+        y, kept = kernels.normalise(x, local.mean, local.var(), EPS, batch.weight, batch.bias, None, space)
+        sums = kernels.local_backward_sums(dy, kept, space)
+        dx = kernels.input_gradient(dy, kept, batch.weight, sums, local.count, space)
+        return back(y), back(dx), sums.dy_x_hat, sums.dy
+
+    return step
+
+
 def textbook(batch: Batch) -> Step:
     """functional/batch_norm.py, in float64 as it computes; the truth the others are held against."""
     x, dy = batch.second(batch.x), batch.second(batch.dy)
@@ -61,8 +82,7 @@ def textbook(batch: Batch) -> Step:
         y = readable.scale_and_shift(x_hat, batch.weight, batch.bias)
         sums = readable.local_backward_sums(dy, x_hat)
         dx = readable.input_gradient(dy, x_hat, inv_std, batch.weight, sums, local.count)
-        back = (lambda a: np.moveaxis(a, 1, -1)) if batch.last else (lambda a: a)
-        return back(y), back(dx), sums.dy_x_hat, sums.dy
+        return batch.back(y), batch.back(dx), sums.dy_x_hat, sums.dy
 
     return step
 

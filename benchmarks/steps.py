@@ -135,7 +135,7 @@ def _heavy(section: Section, scale: Scale) -> None:
     value = ratio({"all": found["all"], "least": least}, "all", "least")
     alone = 1e3 * np.median(found["alone"])
     section.lines.append(
-        f"A step with {alone:.1f} ms of compute a rank ({found['rows'][0]} rows, four layers of 256 with SyncBN, measured on rank 0 alone): "
+        f"A step with {alone:.1f} ms of compute a rank ({found['rows'][0]} rows, four layers of 256 with SyncBN; rank 0 alone): "
         f"{ranks} ranks on {CORES} cores take {value} x the compute of all ranks divided by the cores."
     )
     section.measured.append(Measured("heavy", f"{ranks} ranks, {alone:.1f} ms a rank", value))

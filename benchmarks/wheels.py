@@ -51,7 +51,8 @@ def run(scale: Scale, tick: Tick) -> Section:
         idle, busy = (Spread.of(np.multiply(found[when], 1e3)) for when in ("idle", "busy"))
         rows.append([name, idle, busy, Spread.of(found["start"])])
     section.lines.append(
-        f"A digits training step on {ranks} ranks and {CORES} cores, checked as by default, the libraries in turns, {scale.repeats} times each; "
+        f"A digits training step on {ranks} ranks and {CORES} cores, checked as by default, the libraries in turns, "
+        f"{scale.repeats} times each; "
         f"busy: {CORES} other processes compute all the while. Start: from mpirun to its end for a program that takes three steps."
     )
     section.table(["MPI", "step, ms, cores idle", "step, ms, cores busy", "start, s"], rows)
