@@ -304,9 +304,9 @@ def first_gradient(comm, kind):
     rows = next(data.batches(order, comm.rank, comm.size, ROWS))
     loss_sum, count = loss(model(digits.x[rows]), digits.y[rows])
     model.backward(loss.backward())
-    parameters = list(model.parameters())
-    train.sum_gradients(parameters, loss_sum, count, comm)
-    return parameters[0].grad.ravel()
+    optimizer = optim.SGD(model.parameters(), lr=0.1)
+    gradient, _, _ = train.sum_gradients(optimizer, loss_sum, count, comm)
+    return gradient[: model.parameters()[0].data.size]
 
 
 KINDS = {"correct": nn.SyncBatchNorm, "lost all-reduce": LostAllReduce}
