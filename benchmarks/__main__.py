@@ -41,10 +41,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     out = options.out or (HERE if options.scale == "full" and not options.only else None)
     start = time.monotonic()
     try:
-        sections = measure(chosen, scale)
+        sections, busy = measure(chosen, scale)
     except KeyboardInterrupt:
         sys.exit("interrupted: nothing was written")
-    text = results(sections, options.scale, time.monotonic() - start)
+    text = results(sections, options.scale, time.monotonic() - start, busy)
     if out is None:
         print(text)
         return
@@ -52,9 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"Written to {out}")
 
 
-def measure(chosen: Sequence[str], scale: Scale) -> list[Section]:
-    """Runs the parts, with a bar on stderr."""
-    sections = []
+def measure(chosen: Sequence[str], scale: Scale) -> tuple[list[Section], list[float]]:
+    """Runs the parts, with a bar on stderr; and how busy other programs kept the cores just before each part."""
+    sections, busy = [], []
     total = sum(PARTS[part].units(scale) for part in chosen)
     with tqdm(total=total, file=sys.stderr, unit="measurement") as bar, threadpool_limits(1, "blas"):
 
@@ -63,11 +63,24 @@ def measure(chosen: Sequence[str], scale: Scale) -> list[Section]:
             bar.update()
 
         for part in chosen:
+            busy.append(busy_share())
             sections.append(PARTS[part].run(scale, tick))
-    return sections
+    return sections, busy
 
 
-def results(sections: Sequence[Section], scale: str, seconds: float) -> str:
+def busy_share(seconds: float = 1.0) -> float:
+    """Share of the cores' time that is not idle while this program sleeps; NaN where the system does not tell."""
+    try:
+        before = Path("/proc/stat").read_text().split()[1:9]
+        time.sleep(seconds)
+        after = Path("/proc/stat").read_text().split()[1:9]
+    except OSError:
+        return float("nan")
+    spent = [int(b) - int(a) for a, b in zip(before, after, strict=True)]
+    return 1 - (spent[3] + spent[4]) / sum(spent)
+
+
+def results(sections: Sequence[Section], scale: str, seconds: float, busy: Sequence[float]) -> str:
     """RESULTS.md."""
     lines = [
         "# How fast it is",
@@ -75,7 +88,8 @@ def results(sections: Sequence[Section], scale: str, seconds: float) -> str:
         f"Written by `make bench`{'' if scale == 'full' else f' at scale {scale}'} in {seconds / 60:.0f} minutes, "
         f"{time.strftime('%Y-%m-%d')}. "
         f"{_processor()}, {CORES} cores, {platform.system()}, Python {platform.python_version()}; "
-        f"{', '.join(_versions())}. Everyone's output is checked before it is timed; what is compared took turns in one run.",
+        f"{', '.join(_versions())}. Everyone's output is checked before it is timed; what is compared took turns in one run. "
+        f"Before each part, other programs kept the cores busy for this share of the time: {', '.join(f'{b:.0%}' for b in busy)}.",
         "",
         "## What must hold",
         "",

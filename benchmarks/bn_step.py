@@ -30,7 +30,8 @@ NAMES = {
 
 def units(scale: Scale) -> int:
     """How often `run` ticks."""
-    return 2 * len(scale.shapes) + 2
+    large = [shape for shape in scale.shapes if shape.bytes >= LARGE] or scale.shapes[:1]
+    return len(scale.shapes) + 2 + (len(large) if rivals.installed("torch") else 0)
 
 
 def run(scale: Scale, tick: Tick) -> Section:
@@ -52,8 +53,9 @@ def run(scale: Scale, tick: Tick) -> Section:
     section.table(["shape", "ours, ms", *(NAMES[n] for n in present), "functions / layer"], rows)
     if "native" in present:
         section.figure("bn_step.png", figures.bn_step(ratios, NAMES), "a batch norm step against others")
-        two = {str(shape): _two_threads(shape, scale, tick) for shape in scale.shapes}
-        section.lines.append("The same, ours still on one thread, torch on two:")
+        large = [shape for shape in scale.shapes if shape.bytes >= LARGE] or scale.shapes[:1]
+        two = {str(shape): _two_threads(shape, scale, tick) for shape in large}
+        section.lines.append("Arrays of 1 MiB and more, ours still on one thread, torch on two:")
         section.table(
             ["shape", *(NAMES[n] for n in ("native", "autograd"))], [[s, *r.values()] for s, r in two.items()]
         )

@@ -144,11 +144,18 @@ def alone(comm: Communicator, call: Callable[[], object]) -> float:
     return took
 
 
+def how_many(comm: Communicator, call: Callable[[], object], seconds: float, most: int) -> int:
+    """How many calls make a sample of so many seconds, 1 to `most`; on a busy machine a call can take a hundred times as long. Collective."""
+    took = min(together(comm, call) for _ in range(5))
+    return int(comm.bcast(max(1, min(most, int(seconds / took)))))
+
+
 def take_turns_together(
-    comm: Communicator, calls: Mapping[str, Callable[[], object]], rounds: int, count: int
+    comm: Communicator, calls: Mapping[str, Callable[[], object]], rounds: int
 ) -> dict[str, list[float]]:
-    """Seconds a call on rank 0, `count` calls after one another a round, the ways in another order in each round. Collective."""
+    """Seconds a call on rank 0, some calls after one another a round, the ways in another order in each round. Collective."""
     times: dict[str, list[float]] = {name: [] for name in calls}
+    count = how_many(comm, next(iter(calls.values())), 5e-3, 50)
     rng = np.random.default_rng(0)
     for _ in range(rounds):
         for place in rng.permutation(len(calls)):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -35,8 +34,7 @@ def allreduce(comm: Communicator, sizes: list[int], rounds: int) -> dict[str, di
         truth = out.copy()
         for name, call in calls.items():
             assert np.array_equal(call() if name == "new" else (call(), out)[1], truth), name
-        count = 50 if size <= 65_536 else 5
-        found[str(size)] = nets.take_turns_together(plain, calls, rounds, count)
+        found[str(size)] = nets.take_turns_together(plain, calls, rounds)
     return found
 
 
@@ -79,6 +77,7 @@ def steps(comm: Communicator, task: str, rounds: int, count: int) -> dict[str, A
     ended = [call(3) for call in (*calls.values(), timed)]
     assert all(np.array_equal(parameters, ended[0]) for parameters in ended), "the ways do not compute the same"
     times: dict[str, list[float]] = {name: [] for name in (*calls, "one process")}
+    count = nets.how_many(comm, lambda: timed(1), 0.05, count)
     for _ in range(rounds):
         for name, call in calls.items():
             times[name].append(nets.together(comm, lambda call=call: call(count)) / count)
@@ -115,11 +114,8 @@ def digits(comm: Communicator, rounds: int, count: int) -> dict[str, list[float]
     net = nets.TaskNet("digits", comm)
     call = net.stepper(comm, comm)
     call(3)
-    start = time.monotonic()
-    times = []
-    while len(times) < rounds and time.monotonic() - start < 20:
-        times.append(nets.together(comm, lambda: call(count)) / count)
-    return {"step": times}
+    count = nets.how_many(comm, lambda: call(1), 0.05, count)
+    return {"step": [nets.together(comm, lambda: call(count)) / count for _ in range(rounds)]}
 
 
 PROGRAMS = {f.__name__: f for f in (allreduce, half_batch, steps, heavy, digits)}

@@ -41,7 +41,7 @@ def run(scale: Scale, tick: Tick) -> Section:
             start = time.perf_counter()
             program({"rounds": 0, "count": 1})
             seconds[name]["start"].append(time.perf_counter() - start)
-            options = {"rounds": scale.rounds // 2 + 1, "count": scale.steps // 2 + 1}
+            options = {"rounds": scale.rounds // 2 + 1, "count": scale.steps}
             seconds[name]["idle"] += program(options)["step"]
             with _busy_cores():
                 seconds[name]["busy"] += program(options)["step"]
