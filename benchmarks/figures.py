@@ -105,7 +105,7 @@ def allreduce(
         left.set_title(
             f"{size} bytes: {inside['lockstep'][step].median / step:.2g} us a rank\nbetween {step} lockstep ranks"
         )
-        left.legend(fontsize=10)
+        left.legend(fontsize=10, loc="upper left")
         right.set(xscale="log", yscale="log", xlabel="bytes", ylabel="microseconds a call")
         added = [1e6 * np.median(np.subtract(w["out"], w["raw"])) for w in mpi[most].values()]
         right.set_title(
@@ -116,33 +116,26 @@ def allreduce(
 
 
 def steps(shares: Mapping[tuple[str, int], Mapping[str, float]], seconds: Mapping[tuple[str, int], float]) -> bytes:
-    """Stacked bars: milliseconds of each part of a step."""
+    """Stacked bars: share of each part of a step, and above them how long a step takes."""
     png: list[bytes] = []
     nets = list(dict.fromkeys(net for net, _ in shares))
+    looks = ((OURS, ""), (THEIRS, "//"), (AMBER, ".."), ("#BBBBBB", ""))
     with _drawing(11, 4.6, png, ncols=len(nets), squeeze=False) as grid:
         for axes, net in zip(grid[0], nets, strict=True):
             keys = [key for key in shares if key[0] == net]
             bottom = np.zeros(len(keys))
-            for part, colour, hatch in zip(
-                shares[keys[0]], (OURS, THEIRS, AMBER, "#BBBBBB"), ("", "//", "..", ""), strict=True
-            ):
-                heights = np.array([1e3 * seconds[key] * shares[key][part] for key in keys])
-                axes.bar(
-                    [str(n) for _, n in keys],
-                    heights,
-                    bottom=bottom,
-                    color=colour,
-                    hatch=hatch,
-                    label=part,
-                    edgecolor="white",
-                )
+            for part, (colour, hatch) in zip(shares[keys[0]], looks, strict=True):
+                heights = np.array([100 * shares[key][part] for key in keys])
+                look = {"color": colour, "hatch": hatch, "edgecolor": "white"}
+                axes.bar(range(len(keys)), heights, bottom=bottom, label=part, **look)
                 bottom += heights
-            axes.set(xlabel="MPI ranks", ylabel="milliseconds a step")
+            for place, key in enumerate(keys):
+                axes.text(place, 101, f"{1e3 * seconds[key]:.2g} ms", ha="center", va="bottom", fontsize=11)
+            axes.set_xticks(range(len(keys)), [str(ranks) for _, ranks in keys])
+            axes.set(xlabel="MPI ranks", ylabel="share of a step, %", ylim=(0, 110))
             last = shares[keys[-1]]
-            axes.set_title(
-                f"{net}: at {keys[-1][1]} ranks {100 * last['compute']:.0f} % compute,\n{100 * last['waiting']:.0f} % waiting for others"
-            )
-            axes.legend(fontsize=11)
+            axes.set_title(f"{net}: at {keys[-1][1]} ranks {100 * last['compute']:.0f} % of a step\nis compute")
+        grid[0, -1].legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=11)
     return png[0]
 
 
