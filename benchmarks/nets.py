@@ -145,7 +145,7 @@ def alone(comm: Communicator, call: Callable[[], object]) -> float:
 
 
 def how_many(comm: Communicator, call: Callable[[], object], seconds: float, most: int) -> int:
-    """How many calls make a sample of so many seconds, 1 to `most`; on a busy machine a call can take a hundred times as long. Collective."""
+    """How many calls make a sample of so many seconds, 1 to `most`: on a busy machine a call can last 100 times as long. Collective."""
     took = min(together(comm, call) for _ in range(5))
     return int(comm.bcast(max(1, min(most, int(seconds / took)))))
 
