@@ -29,9 +29,14 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Reads the options, runs the parts, writes."""
     parser = argparse.ArgumentParser(prog="benchmarks", description=__doc__)
     parser.add_argument(
-        "--quick", action="store_const", dest="scale", const="quick", help="a smoke run of a minute or two"
+        "--quick",
+        action="store_const",
+        dest="scale",
+        const="quick",
+        default="full",
+        help="a smoke run of a minute or two",
     )
-    parser.add_argument("--scale", choices=SCALES, default="full", help=argparse.SUPPRESS)
+    parser.add_argument("--scale", choices=SCALES, help=argparse.SUPPRESS)
     parser.add_argument("--only", choices=PARTS, help="one part; printed, unless --out says where to write it")
     parser.add_argument(
         "--out", type=Path, help="folder for RESULTS.md and the figures; default: benchmarks/ for a full run"

@@ -96,6 +96,17 @@ def test_nothing_is_half_written(tmp_path, monkeypatch) -> None:
     assert (tmp_path / "RESULTS.md").read_text() == "the old ones"
 
 
+@pytest.mark.parametrize(("arguments", "scale"), [([], "full"), (["--quick"], "quick"), (["--scale", "tiny"], "tiny")])
+def test_which_scale(arguments: list[str], scale: str, monkeypatch) -> None:
+    def seen(chosen, chosen_scale):
+        assert chosen_scale is program.SCALES[scale]
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(program, "measure", seen)
+    with pytest.raises(SystemExit, match="nothing was written"):
+        program.main(arguments)
+
+
 def test_files_and_functions_are_short() -> None:
     for path in (ROOT / "benchmarks").glob("*.py"):
         source = path.read_text()
