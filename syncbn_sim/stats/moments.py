@@ -11,7 +11,7 @@ from ..arrays import Array, as_float_array, position_weights
 from ..errors import CountError, ShapeError
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, slots=True)
 class Moments:
     """Count n, total sum(x) and total of squares sum(x^2), in float64.
 
@@ -105,9 +105,11 @@ class Moments:
         Raises:
             CountError: the count is 0, or not above 1 for the unbiased variance.
         """
-        mean = self.mean
-        m2 = self.total_sq - self.count * mean**2 if self.deviation_sq is None else self.deviation_sq
-        biased = np.maximum(m2 / self.count, 0.0)
+        if self.deviation_sq is not None and self.count > 0:
+            biased = np.maximum(self.deviation_sq / self.count, 0.0)
+        else:
+            mean = self.mean
+            biased = np.maximum(self.total_sq / self.count - mean * mean, 0.0)
         if not unbiased:
             return biased
         if self.count <= 1:
