@@ -114,8 +114,12 @@ class LockstepCommunicator(Communicator):
 
     def allreduce(self, array: object, op: str = "sum", out: Array | None = None) -> Array:
         """As `Communicator.allreduce`; an array that needs no preparation takes the short way, 1 us a rank."""
-        if out is None and type(array) is np.ndarray and array.dtype.char in "dfl" and op in REDUCTIONS:
-            return self._allreduce(array, op)
+        if type(array) is np.ndarray and array.dtype.char in "dfl" and op in REDUCTIONS:
+            if out is None:
+                return self._allreduce(array, op)
+            if out is array:
+                self._allreduce_into(array, op, out)
+                return out
         return super().allreduce(array, op, out)
 
     def meet(self, asked: Asked, payload: Any, combine: Callable[[list[Any]], Any]) -> Any:
