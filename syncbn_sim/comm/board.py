@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import zlib
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -14,14 +15,17 @@ if TYPE_CHECKING:
 
 _DEPTH = 64  # a rank can run ahead of a broadcast it has sent, but not this far
 LATECOMERS = 1.0  # seconds that a rank which has found a mismatch waits for the others' calls, to name them all
-_NOTICE = np.dtype([("number", np.int64), ("asked", "S128"), ("where", "S256")])
+_NOTICE = np.dtype([("stamp", np.int64), ("asked", "S128"), ("where", "S256")])
+_BITS = (
+    32  # a stamp is the call's number, then so many bits of a checksum of what is asked: one comparison does for both
+)
 
 
 class Board:
     """Each rank pins up its k-th call before it enters it, and reads what the others have pinned up as their k-th.
 
     Whoever pins last sees all the others, so of two ranks that disagree at least one knows before it enters, without
-    a message: 10 us a call where comparing by an all-reduce costs as much as the call itself.
+    a message: 4 us a call where comparing by an all-reduce costs as much as the call itself.
     """
 
     def __init__(self, comm: MPI.Intracomm) -> None:
@@ -33,7 +37,8 @@ class Board:
         memory: Any = self._window.Shared_query(0)[0]
         self._notices = np.frombuffer(memory, _NOTICE).reshape(comm.size, _DEPTH + 1)
         self._rank = comm.rank
-        self._notices["number"][self._rank] = 0
+        self._stamps, self._asked, self._where = (self._notices[name] for name in ("stamp", "asked", "where"))
+        self._stamps[self._rank] = 0
         comm.Barrier()
 
     @staticmethod
@@ -49,35 +54,35 @@ class Board:
 
     def pin(self, call: Call) -> dict[int, Call] | None:
         """Announces this rank's next call. Returns everybody's, if one of those announced so far differs, else None."""
-        column = self._notices[:, call.number % _DEPTH]
+        slot, number = call.number % _DEPTH, call.number
         asked = f"{call.op}\0{call.detail}".encode()[:128]
-        mine = column[self._rank : self._rank + 1]
-        mine["asked"], mine["where"] = asked, call.where.encode()[:256]
-        mine["number"] = call.number  # last: the notice counts from here on
-        there = column["number"] == call.number
-        if (column["asked"][there] == asked).all():
+        mine = number << _BITS | zlib.crc32(asked)
+        self._asked[self._rank, slot], self._where[self._rank, slot] = asked, call.where.encode()[:256]
+        self._stamps[self._rank, slot] = mine  # last: the notice counts from here on
+        if all(stamp == mine or stamp >> _BITS != number for stamp in self._stamps[:, slot].tolist()):
             return None
         deadline = time.monotonic() + LATECOMERS
-        while (column["number"] != call.number).any() and time.monotonic() < deadline:
+        while (self._stamps[:, slot] >> _BITS != number).any() and time.monotonic() < deadline:
             time.sleep(0.01)
-        return {rank: self._call(rank, call.number) for rank in range(len(column))}
+        return {rank: self._call(rank, number) for rank in range(len(self._notices))}
 
     def accuse(self) -> bool:
         """Whether this rank is the first to have found a mismatch, and so the one to tell it."""
-        accuser = self._notices[:1, _DEPTH]
-        if accuser["number"][0] == 0:
-            accuser["number"] = self._rank + 1
-        return bool(accuser["number"][0] == self._rank + 1)
+        accuser = self._stamps[:1, _DEPTH]
+        if accuser[0] == 0:
+            accuser[0] = self._rank + 1
+        return bool(accuser[0] == self._rank + 1)
 
     def _call(self, rank: int, number: int) -> Call:
         """A rank's call of this number, or, where it has not come so far, its latest."""
         row = self._notices[rank, :_DEPTH]
         notice = row[number % _DEPTH]
-        if notice["number"] != number:
-            notice = row[row["number"].argmax()]
+        if notice["stamp"] >> _BITS != number:
+            notice = row[row["stamp"].argmax()]
+        its_number = int(notice["stamp"]) >> _BITS
         op, _, detail = notice["asked"].decode().partition("\0")
-        late = "" if notice["number"] == number else "not here; its last was "
-        return Call(late + op, detail, int(notice["number"]), notice["where"].decode())
+        late = "" if its_number == number else "not here; its last was "
+        return Call(late + op, detail, its_number, notice["where"].decode())
 
     def close(self) -> None:
         """Frees the memory. Collective."""

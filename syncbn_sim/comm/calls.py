@@ -15,6 +15,9 @@ import numpy as np
 from ..arrays import Array
 from ..errors import CollectiveMismatchError
 
+Asked = tuple[
+    Any, ...
+]  # ("allreduce", op, dtype, shape), ("recv", source, tag), ...: a call before anybody needs it in words
 _COMM = str(Path(__file__).parent) + os.sep
 _PACKAGE = str(Path(__file__).parent.parent) + os.sep
 
@@ -38,6 +41,13 @@ class Call:
     def __str__(self) -> str:
         detail = f" {self.detail}" if self.detail else ""
         return f"{self.op}{detail} (call {self.number}) at {self.where}"
+
+
+def in_words(asked: Asked, number: int, frame: FrameType | None) -> Call:
+    """A call of a rank that waits in it; the code line is read off the rank's stack, so that nobody pays for it before."""
+    op, *details = asked
+    text = f"from rank {details[0]}, tag {details[1]}" if op == "recv" else " ".join(map(str, details))
+    return Call(op, text, number, code_lines(frame))
 
 
 def finished(number: int) -> Call:

@@ -68,6 +68,10 @@ class CheckedCommunicator(Wrapper):
         self._agree("allreduce", describe(array, op))
         return self.inner.allreduce(array, op)
 
+    def _allreduce_into(self, array: Array, op: str, out: Array) -> None:
+        self._agree("allreduce", describe(array, op))
+        self.inner._allreduce_into(array, op, out)
+
     def _allgather(self, array: Array) -> list[Array]:
         self._agree("allgather", str(array.dtype))
         return self.inner.allgather(array)

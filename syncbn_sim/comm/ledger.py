@@ -56,6 +56,11 @@ class LedgerCommunicator(Wrapper):
             entry.bytes += array.nbytes
             return self.inner.allreduce(array, op)
 
+    def _allreduce_into(self, array: Array, op: str, out: Array) -> None:
+        with self._write("allreduce") as entry:
+            entry.bytes += array.nbytes
+            self.inner._allreduce_into(array, op, out)
+
     def _allgather(self, array: Array) -> list[Array]:
         with self._write("allgather") as entry:
             entry.bytes += array.nbytes

@@ -19,12 +19,11 @@ import numpy as np
 from ..arrays import Array
 from ..errors import CommunicatorError, DeadlockError, MissingDependencyError, RankAbortedError
 from .base import REDUCTIONS, Communicator, group_members, reduce_in_rank_order
-from .calls import Call, code_lines, finished, mismatch
+from .calls import Asked, Call, finished, in_words, mismatch
 
 if TYPE_CHECKING:
     from greenlet import greenlet
 
-Asked = tuple[Any, ...]  # ("allreduce", op, dtype, shape), ("recv", source, tag), ...: what a rank waits in
 Observer = Callable[["Message"], None]
 
 
@@ -64,13 +63,11 @@ class World:
         (self.ready.popleft() if self.ready else self.hub).switch()
 
     def call_of(self, rank: int) -> Call:
-        """What a rank waits in, in words. Its code line is read off its stack, so that nobody pays for it before."""
+        """What a rank waits in, in words."""
         asked = self.asked[rank]
         if asked is None:
             return finished(self.calls[rank] + 1)
-        op, *details = asked
-        text = f"from rank {details[0]}, tag {details[1]}" if op == "recv" else " ".join(map(str, details))
-        return Call(op, text, self.calls[rank], code_lines(self.tasks[rank].gr_frame))
+        return in_words(asked, self.calls[rank], self.tasks[rank].gr_frame)
 
     def stuck(self) -> CommunicatorError:
         """Why nobody can run."""
@@ -117,8 +114,12 @@ class LockstepCommunicator(Communicator):
 
     def allreduce(self, array: object, op: str = "sum", out: Array | None = None) -> Array:
         """As `Communicator.allreduce`; an array that needs no preparation takes the short way, 1 us a rank."""
-        if out is None and type(array) is np.ndarray and array.dtype.char in "dfl" and op in REDUCTIONS:
-            return self._allreduce(array, op)
+        if type(array) is np.ndarray and array.dtype.char in "dfl" and op in REDUCTIONS:
+            if out is None:
+                return self._allreduce(array, op)
+            if out is array:
+                self._allreduce_into(array, op, out)
+                return out
         return super().allreduce(array, op, out)
 
     def meet(self, asked: Asked, payload: Any, combine: Callable[[list[Any]], Any]) -> Any:
@@ -149,6 +150,11 @@ class LockstepCommunicator(Communicator):
     def _allreduce(self, array: Array, op: str) -> Array:
         total = self.meet(("allreduce", op, array.dtype, array.shape), array, lambda arrays: self._reduce(arrays, op))
         return total.copy()
+
+    def _allreduce_into(self, array: Array, op: str, out: Array) -> None:
+        out[...] = self.meet(
+            ("allreduce", op, array.dtype, array.shape), array, lambda arrays: self._reduce(arrays, op)
+        )
 
     def _reduce(self, arrays: list[Array], op: str) -> Array:
         return reduce_in_rank_order(arrays, op)

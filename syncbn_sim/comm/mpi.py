@@ -9,8 +9,7 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import numpy as np
@@ -18,7 +17,7 @@ import numpy as np
 from ..arrays import Array
 from ..errors import CollectiveMismatchError, DataError
 from .base import Communicator
-from .calls import code_lines, describe
+from .calls import code_lines
 
 if TYPE_CHECKING:
     from mpi4py import MPI as mpi_types
@@ -41,20 +40,22 @@ class Watchdog:
         self.rank, self.abort = rank, abort
         self.patience = float(os.environ.get("SYNCBN_SIM_WATCHDOG", PATIENCE))
         self.calls = 0
-        self.last = "no call yet"
+        self.last: tuple[object, ...] = ("no call yet",)
         self.since: float | None = None
         self.thread_id = threading.get_ident()
         threading.Thread(target=self._look_on, daemon=True, name="mpi-watchdog").start()
 
-    @contextmanager
-    def watch(self, op: str, detail: str = "") -> Iterator[None]:
-        """Marks the time inside one MPI call."""
+    def watch(self, *what: object) -> Watchdog:
+        """Marks the time inside one MPI call, as `with watchdog.watch("bcast", "root", 0):`; what is put into words only if it hangs."""
         self.calls += 1
-        before, self.last, self.since = self.since, f"{op} {detail}".strip(), time.monotonic()
-        try:
-            yield
-        finally:
-            self.since = before
+        self.last, self.since = what, time.monotonic()
+        return self
+
+    def __enter__(self) -> None:
+        pass
+
+    def __exit__(self, *error: object) -> None:
+        self.since = None
 
     def _look_on(self) -> None:
         while True:
@@ -64,7 +65,8 @@ class Watchdog:
                 break
         frame = sys._current_frames().get(self.thread_id)
         say(
-            f"rank {self.rank}: waiting for {self.patience:g} s in {self.last} (call {self.calls}) at {code_lines(frame)}. "
+            f"rank {self.rank}: waiting for {self.patience:g} s in {' '.join(map(str, self.last))} (call {self.calls}) "
+            f"at {code_lines(frame)}. "
             "Ranks that say nothing here are computing or gone. SYNCBN_SIM_WATCHDOG sets the seconds."
         )
         time.sleep(GRACE)
@@ -101,7 +103,7 @@ class MPICommunicator(Communicator):
         return result
 
     def _allreduce_into(self, array: Array, op: str, out: Array) -> None:
-        with self._watchdog.watch("allreduce", describe(array, op)):
+        with self._watchdog.watch("allreduce", op, array.dtype, array.shape):
             if op != "sum" and array.dtype.kind == "f":
                 # MPI leaves open what the larger of NaN and a number is, and ranks then differ; NumPy says NaN.
                 unknown = np.isnan(array).astype(np.int64)
@@ -111,7 +113,7 @@ class MPICommunicator(Communicator):
                 out[unknown > 0] = np.nan
 
     def _allgather(self, array: Array) -> list[Array]:
-        with self._watchdog.watch("allgather", describe(array)):
+        with self._watchdog.watch("allgather", array.dtype, array.shape):
             kinds = self._comm.allgather((array.dtype.str, array.shape))
             sizes = [np.dtype(d).itemsize * int(np.prod(s)) for d, s in kinds]
             received = np.empty(sum(sizes), np.uint8)

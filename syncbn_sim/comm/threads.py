@@ -3,29 +3,45 @@
 from __future__ import annotations
 
 import copy
+import sys
 import threading
 from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from ..arrays import Array
 from ..errors import DeadlockError, RankAbortedError
 from .base import Communicator, group_members, reduce_in_rank_order
-from .calls import Call, code_lines, describe, finished, mismatch
+from .calls import Asked, Call, finished, in_words, mismatch
+
+
+class Waiting(NamedTuple):
+    """What a rank waits in: the call, its number on its communicator, and the group or mail box where what ends it will come."""
+
+    asked: Asked
+    number: int
+    place: object
 
 
 class World:
-    """What the threads share: who waits where, and the first failure."""
+    """What the threads share: who waits for what, and the first failure.
+
+    A rank waits at a gate of its own, which is opened once: when what it waits for is there, or by a failure. Of several released
+    together each opens the next one's gate, since all at once they would only queue for the interpreter.
+    """
 
     def __init__(self, size: int) -> None:
-        lock = threading.Lock()
         self.size = size
-        self.lock = lock
-        self.wake = [threading.Condition(lock) for _ in range(size)]
-        self.waiting: dict[int, Call] = {}
+        self.lock = threading.Lock()
+        self.gates = [threading.Lock() for _ in range(size)]
+        self.next: list[int | None] = [None] * size
+        for gate in self.gates:
+            gate.acquire()
+        self.waiting: dict[int, Waiting] = {}
+        self.threads = [0] * size
         self.finished: dict[int, Call] = {}
         self.failure: tuple[int | None, BaseException] | None = None
 
@@ -33,8 +49,7 @@ class World:
         """Records the first error and wakes everybody; call with the lock held."""
         if self.failure is None:
             self.failure = (rank, error)
-        for condition in self.wake:
-            condition.notify_all()
+        self.release(list(self.waiting))
 
     def check(self) -> None:
         """Stops this rank if another one has failed."""
@@ -47,20 +62,34 @@ class World:
                 do="Read that rank's traceback.",
             )
 
-    def wait(self, rank: int, call: Call, ready: Callable[[], bool]) -> None:
-        """Sleeps until `ready()`, or until some rank fails; a deadlock is known the moment nobody is left to run."""
-        while not ready():
-            self.waiting[rank] = call
-            self.check_deadlock()
-            if self.failure is None:
-                self.wake[rank].wait()
-            self.check()
+    def queue(self, rank: int, asked: Asked, number: int, place: object) -> None:
+        """Says that a rank will `sleep` now until something comes to `place`; call with the lock held.
+
+        A deadlock is known the moment nobody is left to run.
+        """
+        self.waiting[rank] = Waiting(asked, number, place)
+        self.check_deadlock()
+
+    def sleep(self, rank: int) -> None:
+        """Waits to be released; call without the lock, after `queue`."""
+        self.gates[rank].acquire()
+        after = self.next[rank]
+        if after is not None:
+            self.gates[after].release()
+        self.check()
 
     def release(self, ranks: list[int]) -> None:
-        """Marks ranks as able to run again and wakes them."""
-        for rank in ranks:
-            self.waiting.pop(rank, None)
-            self.wake[rank].notify()
+        """Lets ranks that wait run again; call with the lock held."""
+        after = None
+        for rank in reversed(ranks):
+            del self.waiting[rank]
+            self.next[rank], after = after, rank
+        if after is not None:
+            self.gates[after].release()
+
+    def call_of(self, rank: int, asked: Asked, number: int) -> Call:
+        """In words what a rank is in; the rank must stay in it meanwhile."""
+        return in_words(asked, number, sys._current_frames()[self.threads[rank]])
 
     def finish(self, rank: int, calls: int) -> None:
         """A rank has returned from its function."""
@@ -71,8 +100,9 @@ class World:
     def check_deadlock(self) -> None:
         """Fails the world if every rank waits or has finished."""
         if self.failure is None and self.waiting and len(self.waiting) + len(self.finished) == self.size:
-            calls = {**self.waiting, **self.finished}
-            if any(call.op == "recv" for call in self.waiting.values()):
+            waiting = {rank: self.call_of(rank, w.asked, w.number) for rank, w in self.waiting.items()}
+            calls = {**waiting, **self.finished}
+            if any(call.op == "recv" for call in waiting.values()):
                 lines = "\n".join(f"  rank {r}: {call}" for r, call in sorted(calls.items()))
                 error: Exception = DeadlockError(
                     "every rank waits",
@@ -90,8 +120,7 @@ class Group:
     """One communicator's meeting place: what each member brought, and what came out."""
 
     members: list[int]
-    slots: dict[int, tuple[Call, Any]] = field(default_factory=dict)
-    generation: int = 0
+    slots: dict[int, tuple[Asked, int, Any]] = field(default_factory=dict)
     result: Any = None
     mail: dict[tuple[int, int, int], deque[Array]] = field(default_factory=lambda: defaultdict(deque))
 
@@ -109,43 +138,54 @@ class ThreadCommunicator(Communicator):
         self._world, self._group = world, group
         self.rank, self.size = rank, len(group.members)
         self.calls = 0
+        world.threads[group.members[rank]] = threading.get_ident()
 
-    def _meet(self, op: str, detail: str, payload: Any, combine: Callable[[list[Any]], Any]) -> Any:
+    def _meet(self, asked: Asked, payload: Any, combine: Callable[[list[Any]], Any]) -> Any:
         """All ranks bring a payload; the last one combines them in rank order; all leave with the result."""
         self.calls += 1
-        call = Call(op, detail, self.calls, code_lines())
-        world, group = self._world, self._group
+        world, group, me = self._world, self._group, self._group.members[self.rank]
         with world.lock:
             world.check()
-            group.slots[self.rank] = (call, payload)
-            if len(group.slots) < self.size:
-                generation = group.generation
-                world.wait(group.members[self.rank], call, lambda: group.generation != generation)
-                return group.result
-            slots = [group.slots[r] for r in range(self.size)]
-            if any(other != call for other, _ in slots):
-                error = mismatch({group.members[r]: other for r, (other, _) in enumerate(slots)})
-                world.fail(None, error)
-                world.check()
-            group.result = combine([payload for _, payload in slots])
-            group.slots, group.generation = {}, group.generation + 1
-            world.release([m for m in group.members if m != group.members[self.rank]])
-            return group.result
+            group.slots[self.rank] = (asked, self.calls, payload)
+            last = len(group.slots) == self.size
+            if last:
+                self._combine(combine)
+                world.release([member for member in group.members if member != me])
+            else:
+                world.queue(me, asked, self.calls, group)
+        if not last:
+            world.sleep(me)
+        return group.result  # the next meeting cannot replace it before this rank has come there
+
+    def _combine(self, combine: Callable[[list[Any]], Any]) -> None:
+        """Makes the result out of what all have brought, if all mean the same call."""
+        world, group = self._world, self._group
+        slots, group.slots = [group.slots[r] for r in range(self.size)], {}
+        if any(asked != slots[0][0] for asked, _, _ in slots):
+            said = zip(group.members, slots, strict=True)
+            world.fail(None, mismatch({m: world.call_of(m, asked, number) for m, (asked, number, _) in said}))
+            world.check()
+        group.result = combine([payload for _, _, payload in slots])
 
     def _allreduce(self, array: Array, op: str) -> Array:
-        result = self._meet("allreduce", describe(array, op), array, lambda arrays: reduce_in_rank_order(arrays, op))
-        return np.asarray(result.copy())
+        result = np.empty_like(array)
+        self._allreduce_into(array, op, result)
+        return result
+
+    def _allreduce_into(self, array: Array, op: str, out: Array) -> None:
+        asked = ("allreduce", op, array.dtype, array.shape)
+        out[...] = self._meet(asked, array, lambda arrays: reduce_in_rank_order(arrays, op))
 
     def _allgather(self, array: Array) -> list[Array]:
-        copies = self._meet("allgather", str(array.dtype), array, lambda arrays: [a.copy() for a in arrays])
+        copies = self._meet(("allgather", array.dtype), array, lambda arrays: [a.copy() for a in arrays])
         return [a.copy() for a in copies]
 
     def _bcast(self, value: Any, root: int) -> Any:
-        sent = self._meet("bcast", f"root {root}", value, lambda values: copy.deepcopy(values[root]))
+        sent = self._meet(("bcast", f"root {root}"), value, lambda values: copy.deepcopy(values[root]))
         return copy.deepcopy(sent)
 
     def _barrier(self) -> None:
-        self._meet("barrier", "", None, lambda _: None)
+        self._meet(("barrier",), None, lambda _: None)
 
     def _split(self, color: int | None, key: int) -> Communicator | None:
         def groups(colors: list[tuple[int | None, int]]) -> dict[int, tuple[list[int], Group]]:
@@ -155,7 +195,7 @@ class ThreadCommunicator(Communicator):
                 found[c] = (ranks, Group([self._group.members[r] for r in ranks]))
             return found
 
-        by_color = self._meet("split", "", (color, key), groups)
+        by_color = self._meet(("split",), (color, key), groups)
         if color is None:
             return None
         ranks, group = by_color[color]
@@ -165,17 +205,19 @@ class ThreadCommunicator(Communicator):
         world, group = self._world, self._group
         with world.lock:
             world.check()
-            group.mail[self.rank, dest, tag].append(array.copy())
-            receiver = group.members[dest]
-            waits = world.waiting.get(receiver)
-            if waits is not None and waits.op == "recv":
+            box, receiver = group.mail[self.rank, dest, tag], group.members[dest]
+            box.append(array.copy())
+            if receiver in world.waiting and world.waiting[receiver].place is box:
                 world.release([receiver])
 
     def _recv(self, source: int, tag: int) -> Array:
-        world, group = self._world, self._group
-        call = Call("recv", f"from rank {source}, tag {tag}", self.calls, code_lines())
+        world, group, me = self._world, self._group, self._group.members[self.rank]
         with world.lock:
             world.check()
             box = group.mail[source, self.rank, tag]
-            world.wait(group.members[self.rank], call, lambda: bool(box))
-            return box.popleft()
+            empty = not box
+            if empty:
+                world.queue(me, ("recv", source, tag), self.calls, box)
+        if empty:
+            world.sleep(me)
+        return box.popleft()

@@ -1,0 +1,126 @@
+"""What runs under mpirun: python -m benchmarks.programs NAME OPTIONS. Rank 0 prints one JSON object."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from syncbn_sim import nn
+from syncbn_sim.comm import Communicator, launch
+from syncbn_sim.comm.serial import SerialCommunicator
+
+from . import nets
+from .nets import Raw, Timed
+
+
+def allreduce(comm: Communicator, sizes: list[int], rounds: int) -> dict[str, dict[str, list[float]]]:
+    """Seconds a call on rank 0, by size and way: MPI's own, ours without and with the check, each into a given array and a new one."""
+    plain: Any = comm.inner  # type: ignore[attr-defined]
+    found = {}
+    for size in sizes:
+        a = np.random.default_rng(comm.rank).normal(size=size // 8)
+        out = np.empty_like(a)
+        calls: dict[str, Callable[[], object]] = {
+            "raw": lambda a=a, out=out: plain.mpi_comm.Allreduce(a, out),
+            "out": lambda a=a, out=out: plain.allreduce(a, out=out),
+            "new": lambda a=a: plain.allreduce(a),
+            "checked": lambda a=a, out=out: comm.allreduce(a, out=out),
+        }
+        calls["raw"]()
+        truth = out.copy()
+        for name, call in calls.items():
+            assert np.array_equal(call() if name == "new" else (call(), out)[1], truth), name
+        found[str(size)] = nets.take_turns_together(plain, calls, rounds)
+    return found
+
+
+def half_batch(comm: Communicator, shapes: list[list[int]], rounds: int) -> dict[str, dict[str, list[float]]]:
+    """SyncBN on half a batch a rank against torch with as many threads on all of it, while the other ranks sleep."""
+    import torch
+
+    from . import rivals
+
+    torch.set_num_threads(comm.size)
+    found = {}
+    for shape in shapes:
+        batch = rivals.Batch(tuple(shape))
+        theirs, truth = rivals.torch_native(batch), rivals.textbook(batch)()
+        mine = rivals.Batch(tuple(shape))
+        mine.x, mine.dy = (np.array_split(a, comm.size)[comm.rank].copy() for a in (batch.x, batch.dy))
+        ours = rivals.ours(mine, nn.SyncBatchNorm, comm=comm)
+        part = tuple(np.array_split(np.asarray(a), comm.size)[comm.rank] for a in truth[:2])
+        y, dx, dw, db = ours()
+        sums = (comm.allreduce(g.astype(np.float64)) for g in (dw, db))
+        rivals.check_equal("ours", lambda y=y, dx=dx, sums=sums: (y, dx, *sums), (*part, *truth[2:]))
+        rivals.check_equal("torch", theirs, truth)
+        times: dict[str, list[float]] = {"ours": [], "torch": []}
+        for _ in range(rounds):
+            times["ours"].append(nets.together(comm, ours))
+            times["torch"].append(nets.alone(comm, theirs))
+        found[str(tuple(shape)).replace(" ", "")] = times
+    return found
+
+
+def steps(comm: Communicator, task: str, rounds: int, count: int) -> dict[str, Any]:
+    """Seconds of a training step of a task's net: ours, without the check, with raw MPI, and the same global batch on rank 0 alone."""
+    plain: Any = comm.inner  # type: ignore[attr-defined]
+    net = nets.TaskNet(task, comm)
+    ways = {"ours": comm, "unchecked": plain, "raw": Raw(plain.mpi_comm)}
+    calls = {name: net.stepper(way, way) for name, way in ways.items()}
+    one = net.stepper(SerialCommunicator(), SerialCommunicator(), rows=net.rows * comm.size)
+    layers, gradients = Timed(plain), Timed(plain)
+    timed = net.stepper(layers, gradients)
+    ended = [call(3) for call in (*calls.values(), timed)]
+    assert all(np.array_equal(parameters, ended[0]) for parameters in ended), "the ways do not compute the same"
+    times: dict[str, list[float]] = {name: [] for name in (*calls, "one process")}
+    count = nets.how_many(comm, lambda: timed(1), 0.05, count)
+    for _ in range(rounds):
+        for name, call in calls.items():
+            times[name].append(nets.together(comm, lambda call=call: call(count)) / count)
+        times["one process"].append(nets.alone(comm, lambda: one(count)) / count)
+    for t in (layers, gradients):
+        t.reset()
+    total = nets.together(comm, lambda: timed(count * 5)) / (count * 5)
+    parts = np.array([layers.talked, gradients.talked, layers.waited + gradients.waited]) / (count * 5)
+    mean = comm.allreduce(parts) / comm.size
+    return {"times": times, "step": total, "SyncBN": mean[0], "gradient sum": mean[1], "waiting": mean[2]}
+
+
+def heavy(comm: Communicator, seconds: float, rounds: int) -> dict[str, list[float]]:
+    """A step whose compute a rank takes at least so many seconds: on rank 0 alone, and on all ranks."""
+    rows = 32
+    while True:
+        alone = nets.wide_net(SerialCommunicator(), rows)
+        alone()
+        took = comm.bcast(min(nets.alone(comm, alone) for _ in range(5)))
+        if took >= seconds:
+            break
+        rows *= 2
+    both = nets.wide_net(comm, rows)
+    both()
+    times: dict[str, list[float]] = {"alone": [], "all": [], "rows": [rows]}
+    for _ in range(rounds):
+        times["alone"].append(nets.alone(comm, alone))
+        times["all"].append(nets.together(comm, both))
+    return times
+
+
+def digits(comm: Communicator, rounds: int, count: int) -> dict[str, list[float]]:
+    """Seconds of a digits training step, as users run it."""
+    net = nets.TaskNet("digits", comm)
+    call = net.stepper(comm, comm)
+    call(3)
+    count = nets.how_many(comm, lambda: call(1), 0.05, count)
+    return {"step": [nets.together(comm, lambda: call(count)) / count for _ in range(rounds)]}
+
+
+PROGRAMS = {f.__name__: f for f in (allreduce, half_batch, steps, heavy, digits)}
+
+if __name__ == "__main__":
+    results = launch(PROGRAMS[sys.argv[1]], kwargs=json.loads(sys.argv[2]), backend="mpi")
+    if results is not None:
+        print(json.dumps(results[0]))
