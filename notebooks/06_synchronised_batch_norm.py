@@ -14,9 +14,10 @@
 # # 06 Synchronised batch norm
 #
 # **You will** build SyncBN from the steps of lessons 02 and 03 and two all-reduces; derive why the backward pass needs the second one; hold it against one big batch, with uneven, empty and
-# masked ranks; break it in the four popular ways; and see what *averaging* the ranks' statistics does instead.
+# masked ranks; and break it in three ways: a lost all-reduce, a gradient that is reduced twice, and *averaged* statistics.
 #
-# **Before:** the forward and backward pass of batch norm (lessons 02, 03), moments (04), and that `comm.allreduce(a)` gives every rank the sum of all ranks' arrays (05). **Time:** 30 minutes.
+# **Before:** the forward and backward pass of batch norm (lessons 02, 03), moments (04), and that `comm.allreduce(a)` gives every rank the sum of all ranks' arrays (05). **Time:** 35 minutes, and 30 more for
+# the exercises.
 
 # %% tags=["remove-cell"]
 import importlib.util
@@ -204,7 +205,8 @@ for name in DEALS:
         assert max(found) < 1e-12
 
 # %% [markdown]
-# Equal to $10^{-12}$, and nothing in the code treats the empty rank, the uneven ones or the mask specially: a rank with no rows brings zeros, but it **must** come to both all-reduces, or the others wait for ever.
+# Equal to $10^{-12}$. Uneven and empty ranks need no line of their own: a rank with no rows brings zeros, but it **must** come to both all-reduces, or the others wait for ever. The mask does need care: it goes
+# into the moments, $y$ and $dx$, and $dy$ is set to 0 in masked rows, so that they bring nothing to the second all-reduce either.
 #
 # ## BN plus two lines
 #
@@ -241,8 +243,9 @@ for channels in (1, 64, 256):
 #
 # ## What goes wrong, 1: the lost all-reduce
 #
-# The popular bug: the statistics are synchronised, the backward pass is not. It happens when an automatic differentiation does not know the all-reduce and takes what it returns for a constant of the other ranks, or
-# when somebody writes the forward pass and reuses the old backward. Here are this and its relatives on the uneven deal; the correct $dx$ is that of the big batch.
+# The statistics are synchronised, the backward pass is not. There are two ways into it. An automatic differentiation that does not know the all-reduce takes the other ranks' part of the sum for a constant: then
+# $n$ is right, and the sums are those of one rank (`lost all-reduce`). Or somebody writes the forward pass and reuses the backward pass of local BN: then sums *and* $n$ are those of one rank (`both local`).
+# Here are these and a third on the uneven deal; the correct $dx$ is that of the big batch.
 
 # %%
 BUGS = {
@@ -269,7 +272,8 @@ for bug in BUGS:
     assert wrong < 1e-12 if bug == "correct" else wrong > 0.05
 
 # %% [markdown]
-# Would you notice in training? **What do you expect** of the loss, if the gradient of every layer below is wrong? Eight ranks learn digits sorted by class, four images each a step, as in lesson 00.
+# Would you notice in training? **What do you expect** of the loss, if the gradient of every layer below is wrong? Eight ranks learn digits sorted by class, four images each a step, as in lesson 00, right and with
+# the `lost all-reduce`.
 
 # %%
 RANKS, ROWS = 8, 4
@@ -281,54 +285,91 @@ class LostAllReduce(nn.SyncBatchNorm):
         return local
 
 
-def train_digits(comm, kind, seed, epochs):
+def adam(parameters):
+    return optim.Adam(parameters, lr=3e-3)
+
+
+def train_digits(comm, kind, seed, epochs, build=adam):
     """The training loss after each step, and the trained model."""
     digits = data.split_digits(pixels, labels, seed).train
     model = mlp(64, 10, lambda width: kind(width, comm=comm), seed, "float32")
-    loss, optimizer = nn.CrossEntropyLoss(), optim.Adam(model.parameters(), lr=3e-3)
-    factor = optim.linear_decay(epochs * data.steps_per_epoch(len(digits), comm.size, ROWS, drop_last=True))
-    losses = []
+    loss, optimizer, losses = nn.CrossEntropyLoss(), build(model.parameters()), []
+    start, factor = optimizer.lr, optim.linear_decay(epochs * data.steps_per_epoch(len(digits), comm.size, ROWS, True))
     for epoch in range(epochs):
         order = data.sorted_by_entity(digits.entity, np.random.default_rng([seed, epoch]))
         for rows in data.batches(order, comm.rank, comm.size, ROWS, drop_last=True):
-            optimizer.lr = 3e-3 * factor(len(losses))
+            optimizer.lr = start * factor(len(losses))
             losses.append(train.step(model, loss, optimizer, comm, digits.x[rows], digits.y[rows]))
     return losses, model
 
 
-def first_gradient(comm, kind):
-    """Of the first layer's weights, before any training."""
+KINDS = {"correct": nn.SyncBatchNorm, "lost all-reduce": LostAllReduce}
+runs = {name: launch(train_digits, RANKS, "lockstep", args=(kind, 0, 2))[0][0] for name, kind in KINDS.items()}
+end = {name: np.mean(losses[-10:]) for name, losses in runs.items()}
+for name, losses in runs.items():
+    print(f"{name:15} loss {losses[0]:.2f} at the first step, {end[name]:.2f} in the last ten")
+assert 1.3 * end["correct"] < end["lost all-reduce"] < 0.7 * runs["lost all-reduce"][0]
+
+# %% [markdown]
+# The loss falls with the bug too, more slowly. That it could be lower you know only from the correct run beside it. And the gradients of the first step?
+
+
+# %%
+def first_step(comm, kind):
+    """This rank's images, and dx of the upper and of the lower norm layer, before any training."""
     digits = data.split_digits(pixels, labels, 0).train
     model, loss = mlp(64, 10, lambda width: kind(width, comm=comm), 0, "float32"), nn.CrossEntropyLoss()
     order = data.sorted_by_entity(digits.entity, np.random.default_rng([0, 0]))
     rows = next(data.batches(order, comm.rank, comm.size, ROWS))
-    loss_sum, count = loss(model(digits.x[rows]), digits.y[rows])
-    model.backward(loss.backward())
-    optimizer = optim.SGD(model.parameters(), lr=0.1)
-    gradient, _, _ = train.sum_gradients(optimizer, loss_sum, count, comm)
-    return gradient[: model.parameters()[0].data.size]
+    loss(model(digits.x[rows]), digits.y[rows])
+    dy, dxs = loss.backward(), []
+    for layer in reversed(model.layers):
+        dy = layer.backward(dy)
+        if isinstance(layer, nn.BatchNorm):
+            dxs.append(dy)
+    return digits.x[rows], *dxs
 
 
-KINDS = {"correct": nn.SyncBatchNorm, "lost all-reduce": LostAllReduce}
-runs = {name: launch(train_digits, RANKS, "lockstep", args=(kind, 0, 2))[0][0] for name, kind in KINDS.items()}
-true, lost = (launch(first_gradient, RANKS, "lockstep", args=(kind,))[0] for kind in KINDS.values())
-wrong = np.linalg.norm(lost - true) / np.linalg.norm(true)
+def off(found, true):
+    return np.linalg.norm(found - true) / np.linalg.norm(true)
+
+
+by_rank = {name: launch(first_step, RANKS, "lockstep", args=(kind,)) for name, kind in KINDS.items()}
+(images, upper, lower), (_, upper_lost, lower_lost) = (
+    [np.concatenate([parts[k] for parts in found]).astype(float) for k in range(3)] for found in by_rank.values()
+)
+weights, weights_lost = images.T @ lower / len(images), images.T @ lower_lost / len(images)
+centred = images - images.mean(axis=0)
+wrong = off(weights_lost, weights)
+print(f"dx of the upper norm layer      wrong by {off(upper_lost, upper):4.0%}")
+print(f"dx of the lower norm layer      wrong by {off(lower_lost, lower):4.0%}")
+print(f"gradient of the first weights   wrong by {wrong:4.0%}")
+print(f"the same with centred pixels    wrong by {off(centred.T @ lower_lost, centred.T @ lower):4.0%}")
+print(
+    f"largest sum of dx over all rows: {abs(lower.sum(0)).max():.0e}, with the bug {abs(lower_lost.sum(0)).max():.1f}"
+)
+assert off(upper_lost, upper) < off(lower_lost, lower) < 0.5 < 0.8 < wrong
+assert off(centred.T @ lower_lost, centred.T @ lower) < 0.5
+assert images.min() >= 0
+assert abs(lower.sum(0)).max() < 1e-4 < 1 < abs(lower_lost.sum(0)).max()
+
+# %% tags=["hide-input"]
 figure, (left, right) = plt.subplots(1, 2, width_ratios=(3, 2), figsize=(9, 4))
 for name, losses in runs.items():
-    left.plot(losses, label=f"{name}: from {losses[0]:.2f} to {np.mean(losses[-10:]):.2f}")
+    left.plot(losses, label=f"{name}: from {losses[0]:.2f} to {end[name]:.2f}")
 left.set(xlabel="step", ylabel="training loss", ylim=(0, None))
 left.legend()
 left.set_title("The loss falls with the bug too ...")
-right.plot(true, lost, ".", color="C1", alpha=0.3)
+right.plot(weights.ravel(), weights_lost.ravel(), ".", color="C1", alpha=0.3)
 right.axline((0, 0), slope=1, color="black", linewidth=1)
 right.set(xlabel="true gradient (one dot a weight)", ylabel="with the lost all-reduce")
 right.set_title(f"... with a gradient off by {100 * wrong:.0f} %")
 plt.show()
-ends = [np.mean(losses[-10:]) for losses in runs.values()]
-assert wrong > 0.2
-assert ends[0] < ends[1] < 0.7 * runs["lost all-reduce"][0]
 
 # %% [markdown]
+# One layer's $dx$ is about as wrong as on the uneven deal. Two layers add up. The weights below get the worst of it: a correct $dx$ sums to 0 over the rows, so whatever all images have in common cancels in the weights'
+# gradient. With the bug it does not, and pixels are never negative. (Take the pixels' means out, and the weights are about as wrong as the $dx$.)
+#
 # A falling loss is no proof of a gradient. Comparing with one big batch is.
 #
 # ## What goes wrong, 2: reduced twice
@@ -354,7 +395,37 @@ for twice in (False, True):
     assert np.allclose(ratio, 4 if twice else 1)
 
 # %% [markdown]
-# World-size times too large, in these two parameters only. Adam divides a gradient's scale out again, so with Adam the training does not even show it.
+# World-size times too large, in these two parameters only. **What do you expect** of the loss, with Adam, which divides a gradient by its own running size, and with plain momentum SGD?
+
+
+# %%
+class ReducedTwice(nn.SyncBatchNorm):
+    def backward(self, dy):
+        dx = super().backward(dy)
+        for parameter in (self.weight, self.bias):
+            parameter.grad[...] = self.comm.allreduce(parameter.grad)  # the bug: train.step will sum them again
+        return dx
+
+
+def sgd(parameters):
+    return optim.SGD(parameters, lr=0.1, momentum=0.9)
+
+
+apart = {}
+for build in (adam, sgd):
+    found = [
+        launch(train_digits, RANKS, "lockstep", args=(kind, 0, 2, build))[0][0]
+        for kind in (nn.SyncBatchNorm, ReducedTwice)
+    ]
+    apart[build] = np.abs(np.subtract(*found)).max()
+    right, twice = (np.mean(losses[-10:]) for losses in found)
+    print(
+        f"{build.__name__:4} last ten steps: loss {right:.4f}, reduced twice {twice:.4f}; largest difference at a step {apart[build]:.1e}"
+    )
+assert apart[adam] < 1e-3 < 0.05 < apart[sgd]
+
+# %% [markdown]
+# With Adam the two runs are the same but for rounding and Adam's small constant: the training cannot show the bug. With SGD it can, if you have the right run to compare.
 #
 # ## What goes wrong, 3: averaging is not synchronising
 #
@@ -395,6 +466,7 @@ def believed(ranks, rows, share, distance):
     return xs, [(mean, np.sqrt(var)) for mean, var in found]
 
 
+# %% tags=["hide-input"]
 def draw_averaging(*settings):
     figure, axes = plt.subplots(1, len(settings), figsize=(min(10, 5 * len(settings)), 3.9), squeeze=False)
     for ax, (ranks, rows, share, distance) in zip(axes[0], settings, strict=True):
@@ -425,7 +497,10 @@ def draw_averaging(*settings):
 draw_averaging((2, 200, 1, 0), (2, 200, 1, 4), (2, 200, 0.1, 4))
 
 # %% [markdown]
-# Only in the first: equal ranks whose rows come from the same bell. Try more ranks and other distances:
+# Only in the first: equal ranks whose rows come from the same bell.
+
+# %% [markdown] tags=["remove-cell"]
+# Try more ranks and other distances:
 
 # %% tags=["remove-cell"]
 _ = widgets.interact(
@@ -440,32 +515,39 @@ _ = widgets.interact(
 # off by $(p - \tfrac12)\,d$.
 
 # %%
-figure, (left, right) = plt.subplots(1, 2)
-distances = np.arange(0, 6.1, 0.5)
-fine = np.linspace(0, 6, 100)
-lost = []
+distances, lost = np.arange(0, 6.1, 0.5), []
 for distance in distances:
     _, ((_, sd), (_, sd_a)) = believed(2, 400, 1, distance)
     lost.append(1 - (sd_a / sd) ** 2)
+shares, off_centre = np.array([0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 1, 1.4, 2]), {0: [], 2: []}
+for distance, found in off_centre.items():
+    for share in shares:
+        _, ((mean, _), (mean_a, _)) = believed(2, 400, share, distance)
+        found.append(mean_a - mean)
+p = 1 / (1 + shares)
+print(f"equal rows, distance 2: {lost[4]:.0%} of the variance is lost; theory {1 / 2:.0%}")
+print(
+    f"uneven rows, distance 2, rank 0 holds {p[0]:.0%}: mean off by {off_centre[2][0]:.2f}; theory {2 * (p[0] - 0.5):.2f}"
+)
+assert np.abs(np.array(lost) - distances**2 / (4 + distances**2)).max() < 0.05
+assert np.abs(off_centre[2] - (p - 0.5) * 2).max() < 0.2
+
+# %% tags=["hide-input"]
+figure, (left, right) = plt.subplots(1, 2)
+fine = np.linspace(0, 6, 100)
 left.plot(distances, 100 * np.array(lost), "o", color=COLOURS["averaged"])
 left.plot(fine, 100 * (fine**2 / 4) / (1 + fine**2 / 4), color=COLOURS["averaged"])
 left.set(xlabel="distance between the ranks' means, in sd of a rank", ylabel="variance that is lost (%)")
 left.set_title(f"Equal rows: at distance 2, {100 * lost[4]:.0f} % of the variance is lost", fontsize=11)
-shares = np.array([0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 1, 1.4, 2])
-for distance in (0, 2):
-    off = []
-    for share in shares:
-        _, ((mean, _), (mean_a, _)) = believed(2, 400, share, distance)
-        off.append(mean_a - mean)
-    colour, p = COLOURS["averaged" if distance else "none"], 1 / (1 + shares)
-    right.plot(100 * p, off, "o", color=colour)
+for distance, found in off_centre.items():
+    colour = COLOURS["averaged" if distance else "none"]
+    right.plot(100 * p, found, "o", color=colour)
     right.plot(100 * p, (p - 0.5) * distance, color=colour, label=f"distance {distance}")
 right.set(xlabel="share of the rows that rank 0 holds (%)", ylabel="mean of means - mean")
 right.set_title("Uneven rows: the mean is wrong too", fontsize=11)
 right.legend()
 figure.suptitle("Averaging errs with the distance between ranks (dots: the layers; lines: theory)", fontsize=12)
 plt.show()
-assert lost[0] < 0.02 < 0.4 < lost[4] < 0.6
 
 # %% [markdown]
 # ## Where averaging is harmless, and where not
@@ -476,11 +558,21 @@ assert lost[0] < 0.02 < 0.4 < lost[4] < 0.6
 
 
 # %%
-def judged(model, test):
-    """Accuracy and log loss on the test images, in evaluation mode."""
-    logits = train.predict(model, test.x)
-    loss_sum, count = nn.CrossEntropyLoss()(logits, test.y)
-    return (logits.argmax(axis=1) == test.y).mean(), loss_sum / count
+def log_loss(logits, y):
+    loss_sum, count = nn.CrossEntropyLoss()(logits, y)
+    return loss_sum / count
+
+
+def judged(model, split):
+    """On the test images, in evaluation mode: accuracy, how sure the net is, log loss, and log loss of rescaled logits.
+
+    How sure: the mean probability of the class it chooses. Rescaled: by one factor, the best for the training images.
+    """
+    fit, logits = (train.predict(model, part.x).astype(float) for part in (split.train, split.test))
+    factor = min(np.geomspace(0.3, 10, 40), key=lambda f: log_loss(f * fit, split.train.y))
+    sure = (1 / np.exp(logits - logits.max(axis=1, keepdims=True)).sum(axis=1)).mean()
+    right = (logits.argmax(axis=1) == split.test.y).mean()
+    return right, sure, log_loss(logits, split.test.y), log_loss(factor * logits, split.test.y)
 
 
 def recalibrate(model, x):
@@ -498,64 +590,73 @@ for name, kind in (("sync", nn.SyncBatchNorm), ("averaged", nn.AveragedBatchNorm
     for seed in SEEDS:
         model = launch(train_digits, RANKS, "lockstep", args=(kind, seed, 3))[0][1]
         split = data.split_digits(pixels, labels, seed)
-        table.setdefault((name, "own"), []).append(judged(model, split.test))
+        table.setdefault((name, "own"), []).append(judged(model, split))
         recalibrate(model, split.train.x)
-        table.setdefault((name, "pooled"), []).append(judged(model, split.test))
+        table.setdefault((name, "pooled"), []).append(judged(model, split))
+table = {key: np.array(found).T for key, found in table.items()}  # each: 4 measures, seeds
 
-figure, (left, right) = plt.subplots(1, 2)
-for place, ((name, statistic), found) in enumerate(table.items()):
-    for ax, values, factor in ((left, [a for a, _ in found], 100), (right, [b for _, b in found], 1)):
-        interval = mean_interval(values)
-        ax.plot([place] * 2, [factor * interval.low, factor * interval.high], color=COLOURS[name], linewidth=4)
-        ax.plot(place, factor * interval.mean, "o", color=COLOURS[name], markersize=11)
-    accuracy, loss = (mean_interval(values) for values in zip(*found, strict=True))
+print("                 accuracy          sure     log loss               log loss of rescaled logits")
+for (name, statistic), found in table.items():
+    accuracy, sure, loss, rescaled = map(mean_interval, found)
     print(
-        f"{name:8} {statistic:6} accuracy {100 * accuracy.mean:.1f} % [{100 * accuracy.low:.1f}, {100 * accuracy.high:.1f}]"
-        f"   log loss {loss.mean:.3f} [{loss.low:.3f}, {loss.high:.3f}]"
+        f"{name:8} {statistic:6} {100 * accuracy.mean:5.1f} % [{100 * accuracy.low:.1f}, {100 * accuracy.high:.1f}]  {100 * sure.mean:.0f} %"
+        f"   {loss.mean:.3f} [{loss.low:.3f}, {loss.high:.3f}]   {rescaled.mean:.3f} [{rescaled.low:.3f}, {rescaled.high:.3f}]"
     )
-averaged, pooled, sync = (
-    np.array(table[key])[:, 1] for key in (("averaged", "own"), ("averaged", "pooled"), ("sync", "own"))
-)
-worse, gap = mean_interval(pooled / averaged), mean_interval(averaged - sync)
+worse = mean_interval(table["averaged", "pooled"][2] / table["averaged", "own"][2])
+gap, gap_rescaled = (mean_interval(table["averaged", "own"][k] - table["sync", "own"][k]) for k in (2, 3))
 print(
-    f"\nAveraged against sync, own statistics: log loss {gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}] (paired over seeds)."
+    f"\nPaired over seeds, averaged minus sync, own statistics: log loss {gap.mean:+.3f} [{gap.low:+.3f}, {gap.high:+.3f}]; "
+    f"rescaled {gap_rescaled.mean:+.3f} [{gap_rescaled.low:+.3f}, {gap_rescaled.high:+.3f}]."
     f"\nAveraged, pooled against own: log loss x {worse.mean:.1f} [{worse.low:.1f}, {worse.high:.1f}]."
 )
+mean = {key: found.mean(axis=1) for key, found in table.items()}
+assert gap.high < 0 < 2 < worse.low
+assert gap_rescaled.low < 0 < gap_rescaled.high
+assert max(m[3] for m in mean.values()) < 1.2 * min(m[3] for m in mean.values())
+assert mean["averaged", "pooled"][1] < mean["sync", "own"][1] < mean["averaged", "own"][1] < mean["averaged", "own"][0]
+assert mean["sync", "pooled"][2] < 1.2 * mean["sync", "own"][2]
+assert max(m[0] for m in mean.values()) - min(m[0] for m in mean.values()) < 0.02
+
+# %% tags=["hide-input"]
+figure, (left, right) = plt.subplots(1, 2)
+for place, ((name, _), found) in enumerate(table.items()):
+    for ax, values, face in ((left, 100 * found[0], None), (right, found[2], None), (right, found[3], "white")):
+        interval, x = mean_interval(values), place + (0.2 if face else 0)
+        ax.plot([x] * 2, [interval.low, interval.high], color=COLOURS[name], linewidth=1.5 if face else 4, zorder=1)
+        ax.plot(x, interval.mean, "o", color=COLOURS[name], markersize=10, markerfacecolor=face or COLOURS[name])
 for ax in (left, right):
     ax.set_xticks(range(4), [f"{name}\n{statistic}" for name, statistic in table])
 left.set(ylabel="test accuracy (%)", ylim=(90, 100), xlim=(-0.5, 3.5))
-right.set(ylabel="test log loss", ylim=(0, None), xlim=(-0.5, 3.5))
+right.set(ylabel="test log loss\n(hollow: logits rescaled)", ylim=(0, None), xlim=(-0.5, 3.5))
 figure.suptitle(
-    f"Own statistics: averaging does no harm. Pooled ones: its log loss grows {worse.mean:.1f} times, accuracy hardly moves\n"
+    f"Averaged nets are as often right. With pooled statistics their log loss grows {worse.mean:.1f} times: a matter of scale\n"
     "mean and 95 % interval over 4 seeds; sorted digits, equal rows on 8 ranks",
     fontsize=12,
 )
 plt.show()
-mean = {key: np.mean(found, axis=0) for key, found in table.items()}
-assert mean["averaged", "own"][1] < 1.2 * mean["sync", "own"][1]
-assert gap.high < 0
-assert worse.low > 2
-assert mean["sync", "pooled"][1] < 1.2 * mean["sync", "own"][1]
-assert abs(mean["averaged", "pooled"][0] - mean["averaged", "own"][0]) < 0.03
 
 # %% [markdown]
-# Judged in the way it was trained, the averaged net is no worse than the synchronised one; the line above says by how much its log loss is even lower here. So the sentence is not "averaging ruins accuracy". It is: the layer's statistics are *not those of the data*, by an amount that depends on how rows
-# were dealt to ranks, and whoever uses the true ones later finds another net.
+# All four are right equally often. The averaged net's log loss is *lower* than the synchronised one's: is averaging better? Look at how sure they are. Both nets are too modest, less sure than right, and the averaged one less so.
+# One factor on each net's logits takes that out, and then no difference is left between them (the interval of the paired difference holds 0). It is a surer net, not one that knows more. Why training with averaged
+# statistics makes it surer is not measured here.
+#
+# The same with the pooled statistics, in the other direction: the weights have not changed, but the true variance is wider than the one they were trained with, so all activations shrink, and the net is right as often and far less sure.
+# So the sentence is not "averaging ruins accuracy". It is: the layer's statistics are *not those of the data*, by an amount that depends on how rows were dealt to ranks, and whoever uses the true ones later finds another net.
 #
 # ## Summary
 #
 # - SyncBN is BN whose two sums over the batch are taken over all ranks: one all-reduce of $2C+1$ numbers forward, one of $2C$ backward.
 # - The adjoint of a sum all-reduce is a sum all-reduce; $n$ is the global count in both directions. Then uneven, empty and masked ranks are exact.
-# - A lost all-reduce in the backward pass does not show in the loss. It shows against one big batch.
-# - Parameter gradients are summed once, where all others are.
-# - Averaged means and variances miss the distance between ranks, and miscount uneven ones.
+# - With a lost all-reduce in the backward pass the loss still falls; without a correct run beside it you would not notice. Against one big batch you do.
+# - Parameter gradients are summed once, where all others are. Adam hides it if they are summed twice.
+# - Averaged means and variances miss the distance between ranks, and miscount uneven ones. The net may be as often right, with another scale: compare more than one number.
 #
 # ## Exercises
 #
-# Write the functions; they run on several ranks at once, each with its own arguments, and ranks have different numbers of rows. `check` tells you what is wrong, not what is right.
+# Write the functions; they run on several ranks at once, each with its own arguments, and ranks have different numbers of rows, one of them none. `check` tells you what is wrong, not what is right.
 # Solutions: `notebooks/solutions/`.
 #
-# **6.1** Mean and biased variance of the rows of all ranks. `x` is this rank's part, (N, C). NumPy and `comm.allreduce` alone.
+# **6.1** Mean and biased variance of the rows of all ranks. `x` is this rank's part, (N, C). NumPy and one `comm.allreduce`.
 
 
 # %%
@@ -577,7 +678,7 @@ def sync_forward(comm, x, weight, bias, eps):
 check("6.2", sync_forward)
 
 # %% [markdown]
-# **6.3** This rank's part of $dx$, from its `dy` and `x_hat` (N, C) and the `inv_std` (C,) that the synchronised forward pass has left. Keep to one all-reduce, and mind which count you divide by.
+# **6.3** This rank's part of $dx$, from its `dy` and `x_hat` (N, C) and the `inv_std` (C,) that the synchronised forward pass has left. Keep to one all-reduce here too, and mind which count you divide by.
 
 
 # %%

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     Request = mpi_types.Request
 
 PATIENCE = 300.0  # seconds; a job may well load data on one rank for minutes
+LOOKS = 20  # how often a rank that waits looks, letting others go first in between
+NAP = 1e-5  # seconds; thereafter it naps between looks
 GRACE = 2.0  # seconds in which the other ranks' watchdogs can speak before the job is ended
 
 
@@ -87,7 +89,7 @@ class MPICommunicator(Communicator):
 
     backend = "mpi"
 
-    def __init__(self, mpi_comm: Intracomm, watchdog: Watchdog | None = None) -> None:
+    def __init__(self, mpi_comm: Intracomm, watchdog: Watchdog | None = None, crowded: bool | None = None) -> None:
         from mpi4py import MPI
 
         self._mpi = MPI
@@ -96,6 +98,29 @@ class MPICommunicator(Communicator):
         self._watchdog = watchdog or Watchdog(self.rank, lambda: MPI.COMM_WORLD.Abort(1))
         self._ops = {"sum": MPI.SUM, "max": MPI.MAX, "min": MPI.MIN}
         self._pending: list[tuple[Request, Array]] = []
+        self._crowded = more_ranks_than_cores(mpi_comm) if crowded is None else crowded
+
+    def _wait(self, request: Request) -> None:
+        """Waits for a call to end where ranks outnumber cores.
+
+        MPI's own wait looks for messages without a pause, and so keeps the core from the very rank that it waits for. Letting
+        others go first is not enough where other programs compute; napping is, and costs little where they do not.
+        """
+        looks = 0
+        while not request.Test():
+            looks += 1
+            time.sleep(0.0 if looks < LOOKS else NAP)
+
+    def _gather_all(self) -> None:
+        """Lets all ranks arrive, so that the blocking call that follows need not wait for any."""
+        if self._crowded:
+            self._wait(self._comm.Ibarrier())
+
+    def _reduce(self, array: Any, out: Array, op: str) -> None:
+        if self._crowded:
+            self._wait(self._comm.Iallreduce(array, out, self._ops[op]))
+        else:
+            self._comm.Allreduce(array, out, self._ops[op])
 
     def _allreduce(self, array: Array, op: str) -> Array:
         result = np.empty_like(array)
@@ -107,13 +132,14 @@ class MPICommunicator(Communicator):
             if op != "sum" and array.dtype.kind == "f":
                 # MPI leaves open what the larger of NaN and a number is, and ranks then differ; NumPy says NaN.
                 unknown = np.isnan(array).astype(np.int64)
-                self._comm.Allreduce(self._mpi.IN_PLACE, unknown, self._ops["max"])
-            self._comm.Allreduce(self._mpi.IN_PLACE if out is array else array, out, self._ops[op])
+                self._reduce(self._mpi.IN_PLACE, unknown, "max")
+            self._reduce(self._mpi.IN_PLACE if out is array else array, out, op)
             if op != "sum" and array.dtype.kind == "f":
                 out[unknown > 0] = np.nan
 
     def _allgather(self, array: Array) -> list[Array]:
         with self._watchdog.watch("allgather", array.dtype, array.shape):
+            self._gather_all()
             kinds = self._comm.allgather((array.dtype.str, array.shape))
             sizes = [np.dtype(d).itemsize * int(np.prod(s)) for d, s in kinds]
             received = np.empty(sum(sizes), np.uint8)
@@ -123,6 +149,7 @@ class MPICommunicator(Communicator):
 
     def _bcast(self, value: Any, root: int) -> Any:
         with self._watchdog.watch("bcast", f"root {root}"):
+            self._gather_all()
             is_array = isinstance(value, np.ndarray) and not value.dtype.hasobject
             kind = (value.dtype.str, value.shape) if is_array else None
             kind, small = self._comm.bcast((kind, None if is_array else value) if self.rank == root else None, root)
@@ -134,12 +161,13 @@ class MPICommunicator(Communicator):
 
     def _barrier(self) -> None:
         with self._watchdog.watch("barrier"):
-            self._comm.Barrier()
+            self._gather_all() if self._crowded else self._comm.Barrier()
 
     def _split(self, color: int | None, key: int) -> Communicator | None:
         with self._watchdog.watch("split"):
+            self._gather_all()
             group = self._comm.Split(self._mpi.UNDEFINED if color is None else color, key)
-        return None if color is None else MPICommunicator(cast("Intracomm", group), self._watchdog)
+        return None if color is None else MPICommunicator(cast("Intracomm", group), self._watchdog, self._crowded)
 
     def _send(self, array: Array, dest: int, tag: int) -> None:
         # A blocking Send returns early for small messages only: two ranks that send to each other first would hang above some size.
@@ -150,7 +178,10 @@ class MPICommunicator(Communicator):
     def _recv(self, source: int, tag: int) -> Array:
         with self._watchdog.watch("recv", f"from rank {source}, tag {tag}"):
             status = self._mpi.Status()
-            found = self._comm.Mprobe(source, tag, status)
+            found = self._comm.Improbe(source, tag, status) if self._crowded else self._comm.Mprobe(source, tag, status)
+            while found is None:
+                time.sleep(NAP)
+                found = self._comm.Improbe(source, tag, status)
             message = np.empty(status.Get_count(self._mpi.BYTE), np.uint8)
             found.Recv(message)
         return _parse(message)
@@ -158,7 +189,19 @@ class MPICommunicator(Communicator):
     def gather_results(self, result: Any) -> list[Any] | None:
         """Collects what each rank's function returned on rank 0; the last thing that launch() does."""
         with self._watchdog.watch("the end of launch: its function has returned, others have not"):
+            self._gather_all()
             return self._comm.gather(result, 0)
+
+
+def more_ranks_than_cores(comm: Intracomm) -> bool:
+    """Whether more ranks share this machine than this process may use cores. Collective."""
+    from mpi4py import MPI
+
+    here = comm.Split_type(MPI.COMM_TYPE_SHARED)
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    crowded = here.size > cores
+    here.Free()
+    return bool(comm.allreduce(crowded, MPI.LOR))
 
 
 def as_bytes(array: Array) -> Array:

@@ -70,7 +70,10 @@ class Exercise:
             answer = function(ledger, *case[comm.rank])
             said = sum(ledger.entry(op).calls for op in COLLECTIVES)
             if calls is not None and said > calls:
-                raise TooManyCalls(f"a rank makes {said} collective calls; this exercise asks for {calls}")
+                plural = "" if said == 1 else "s"
+                raise TooManyCalls(
+                    f"a rank makes {said} collective call{plural}; this exercise asks for {calls or 'none'}"
+                )
             return answer
 
         return launch(on_rank, len(case), "threads")

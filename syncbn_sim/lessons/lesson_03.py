@@ -61,6 +61,11 @@ def _terms(dy: Array, x_hat: Array) -> tuple[Array, Array]:
     return dy.mean(0), x_hat * (dy * x_hat).mean(0)
 
 
+def _over_all(dy: Array, x_hat: Array) -> Array:
+    """Both terms with sums over rows and channels."""
+    return np.asarray(dy.sum() + x_hat * (dy * x_hat).sum())
+
+
 def _draw_input(rng: np.random.Generator) -> list[tuple[Any, ...]]:
     cases = []
     for rows, channels in ((5, 3), (8, 2)):
@@ -113,6 +118,14 @@ INPUT = Exercise(
         Mistake(
             lambda dy, x_hat, inv_std, weight: weight * inv_std * (dy - _terms(dy, x_hat)[0] - (dy * x_hat).mean(0)),
             "the third term is the same for every row. A row far from the mean moves the variance more than one in the middle.",
+        ),
+        Mistake(
+            lambda dy, x_hat, inv_std, weight: weight * inv_std * (dy - _over_all(dy, x_hat) / len(dy)),
+            "the two sums run over everything. Each channel has its own mean and variance: along which axis does it add?",
+        ),
+        Mistake(
+            lambda dy, x_hat, inv_std, weight: weight * inv_std * (dy - _over_all(dy, x_hat) / dy.size),
+            "the two means are taken over rows *and* channels. A channel has its own: along which axis?",
         ),
     ),
     done="what is left of dy when its level and its slope in x are taken out.",

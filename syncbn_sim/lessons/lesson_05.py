@@ -17,7 +17,14 @@ Case = list[tuple[Any, ...]]  # the arguments by rank
 
 
 def _uneven(rng: np.random.Generator) -> list[Case]:
-    return [[(rng.normal(size=(n, 2)) + place,) for place, n in enumerate(rows)] for rows in ((2, 7, 1), (4, 3))]
+    everybody = ((2, 7, 1), (4, 3), (3, 0, 4))  # the last with an empty rank
+    return [[(rng.normal(size=(n, 2)) + place,) for place, n in enumerate(rows)] for rows in everybody]
+
+
+def _over(total: Array, count: int) -> Array:
+    """The total over a count, as NumPy has it where the count is 0, but without its warning."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return total / np.float64(count)
 
 
 def _mean(comm: Communicator, x: Array) -> Array:
@@ -25,7 +32,7 @@ def _mean(comm: Communicator, x: Array) -> Array:
 
 
 def _local_mean(comm: Communicator, x: Array) -> Any:
-    return x.mean(axis=0)
+    return _over(x.sum(axis=0), len(x))
 
 
 GLOBAL_MEAN = Exercise(
@@ -40,27 +47,31 @@ GLOBAL_MEAN = Exercise(
             "each rank has the mean of its own rows: there is no all-reduce in it, so nobody has heard of the others.",
         ),
         Mistake(
-            lambda comm, x: comm.allreduce(x.mean(axis=0)) / comm.size,
-            "a mean of means: a rank with 1 row has as much say as one with 7. What adds up without such trouble?",
+            lambda comm, x: comm.allreduce(_local_mean(comm, x)) / comm.size,
+            "a mean of means: a rank with 1 row has as much say as one with 7 (none: NaN). What adds up without such trouble?",
+        ),
+        Mistake(
+            lambda comm, x: comm.allreduce(_local_mean(comm, x) if len(x) else np.zeros(2)) / comm.size,
+            "still a mean of means, in which the rank without rows counts as a mean of 0.",
         ),
         Mistake(
             lambda comm, x: comm.allreduce(x.sum(axis=0)) / comm.size,
             "the sum is that of all rows, but it is divided by the number of ranks. What should it be divided by?",
         ),
         Mistake(
-            lambda comm, x: comm.allreduce(x.sum(axis=0)) / len(x),
+            lambda comm, x: _over(comm.allreduce(x.sum(axis=0)), len(x)),
             "the sum is that of all rows, the count is the local one: the ranks do not even agree about the result.",
         ),
         Mistake(
-            lambda comm, x: comm.allreduce(x.sum(axis=0)) / (len(x) * comm.size),
+            lambda comm, x: _over(comm.allreduce(x.sum(axis=0)), len(x) * comm.size),
             "this takes it that everybody has as many rows as this rank. Ask the others how many they have.",
         ),
         Mistake(
-            lambda comm, x: comm.allreduce(x.mean(axis=0)),
+            lambda comm, x: comm.allreduce(_local_mean(comm, x)),
             "the means were added up, and then? An all-reduce adds; it does not average.",
         ),
     ),
-    done="sum and count of all ranks. You could send both in one vector: then it is one message instead of two.",
+    done="the mean of all rows, on the rank that has none too. (Sum and count fit in one vector, so one all-reduce is enough.)",
     ranks=True,
 )
 
@@ -84,6 +95,10 @@ def _collected_and_nothing(comm: Communicator, array: Array) -> Array | None:
     return None if comm.rank else total
 
 
+def _rank_0s(comm: Communicator, array: Array) -> Array:
+    return schedules.star(comm, array if comm.rank == 0 else 0 * array)
+
+
 def _without_rank_0(comm: Communicator, array: Array) -> Array:
     return schedules.star(comm, array if comm.rank > 0 else 0 * array)
 
@@ -105,16 +120,14 @@ STAR = Exercise(
             _without_rank_0,
             "one rank's numbers are missing everywhere: rank 0 receives from all others, but brings something itself.",
         ),
-        Mistake(
-            lambda comm, array: comm.bcast(array),
-            "everybody has rank 0's array: it goes out before it has collected anything.",
-        ),
+        Mistake(_rank_0s, "everybody has rank 0's array: it goes out before it has collected anything."),
         Mistake(
             lambda comm, array: schedules.star(comm, array) / comm.size, "the sum was wanted; this is the average."
         ),
     ),
-    done="2 (p - 1) messages, all of them through rank 0, which is why nobody does it so with 1,000 ranks.",
+    done="no collective call in it. A star takes 2 (p - 1) messages, all of them through rank 0: all wait for it.",
     ranks=True,
+    calls=0,
 )
 
 
@@ -149,6 +162,10 @@ LARGEST = Exercise(
         Mistake(
             lambda comm, x: comm.bcast(_largest(x)),
             "everybody has rank 0's answer. What if the largest number is elsewhere?",
+        ),
+        Mistake(
+            lambda comm, x: comm.allreduce(np.abs(x).max(initial=0.0), "max"),
+            "one number for all channels: along which axis are the rows?",
         ),
     ),
     done="for the rank without rows: 0 changes no maximum of magnitudes, just as it changes no sum.",
@@ -201,8 +218,10 @@ PASS_AROUND = Exercise(
         ),
         Mistake(_own, "everybody still holds their own array: nothing was added."),
     ),
-    done="p - 1 rounds of whole arrays. The ring of this lesson sends pieces instead: twice the rounds, but a p-th of the bytes in each.",
+    done="no collective call in it. A ring of whole arrays takes p - 1 rounds. The ring of this lesson sends pieces instead: twice "
+    "the rounds, but a p-th of the bytes in each.",
     ranks=True,
+    calls=0,
 )
 
 

@@ -14,7 +14,9 @@ from ..stats.moments import Moments
 from .exercise import Exercise, Mistake
 
 EPS = 1e-5
-ROWS = ((2, 3, 7), (4, 2))  # uneven in each case, so that a mean of means is no mean
+Statistics = Callable[[Communicator, Array], tuple[Array, Array]]
+# Uneven in each case, so that a mean of means is no mean; an empty rank in the last.
+ROWS = ((2, 3, 7), (4, 2), (3, 0, 4))
 
 
 def _everywhere(comm: Communicator, *numbers: Array) -> list[Array]:
@@ -22,42 +24,44 @@ def _everywhere(comm: Communicator, *numbers: Array) -> list[Array]:
     return [comm.allreduce(np.asarray(array, np.float64)) for array in numbers]
 
 
-def _global_moments(comm: Communicator, x: Array) -> Moments:
-    return Moments.unpack(comm.allreduce(F.local_moments(x).pack()))
+def _mean_var(comm: Communicator, x: Array, unbiased: bool = False) -> tuple[Array, Array]:
+    moments = Moments.unpack(comm.allreduce(F.local_moments(x).pack()))
+    return moments.mean, moments.var(unbiased=unbiased)
 
 
-def _mean_var(comm: Communicator, x: Array) -> tuple[Array, Array]:
-    moments = _global_moments(comm, x)
-    return moments.mean, moments.var()
+def _from_sums(total: Array, total_sq: Array, count: int) -> tuple[Array, Array]:
+    """Mean and variance, as NumPy has them where the count is 0 (NaN), but without its warnings."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        mean = total / np.float64(count)
+        return mean, total_sq / np.float64(count) - mean**2
 
 
-def _averaged(comm: Communicator, x: Array) -> tuple[Array, Array]:
-    mean, var = _everywhere(comm, x.mean(0), x.var(0))
+def _own(comm: Communicator, x: Array) -> tuple[Array, Array]:
+    return _from_sums(x.sum(0), (x**2).sum(0), len(x))
+
+
+def _averaged(comm: Communicator, x: Array, empty: float = np.nan) -> tuple[Array, Array]:
+    mean, var = _everywhere(comm, *np.nan_to_num(_own(comm, x), nan=empty))
     return mean / comm.size, var / comm.size
 
 
 def _without_between(comm: Communicator, x: Array) -> tuple[Array, Array]:
     """The right mean, and the count-weighted mean of the ranks' variances."""
     mean, _ = _mean_var(comm, x)
-    var, n = _everywhere(comm, len(x) * x.var(0), np.array([len(x)]))
+    var, n = _everywhere(comm, len(x) * np.nan_to_num(_own(comm, x)[1]), np.array([len(x)]))
     return mean, var / n
 
 
 def _unbiased(comm: Communicator, x: Array) -> tuple[Array, Array]:
-    moments = _global_moments(comm, x)
-    return moments.mean, moments.var(unbiased=True)
+    return _mean_var(comm, x, unbiased=True)
 
 
-def _local_count(comm: Communicator, x: Array) -> tuple[Array, Array]:
-    total, total_sq = _everywhere(comm, x.sum(0), (x**2).sum(0))
-    mean = total / len(x)
-    return mean, total_sq / len(x) - mean**2
+def _divided_by(count: Callable[[Communicator, Array], int]) -> Statistics:
+    def mean_var(comm: Communicator, x: Array) -> tuple[Array, Array]:
+        total, total_sq = _everywhere(comm, x.sum(0), (x**2).sum(0))
+        return _from_sums(total, total_sq, count(comm, x))
 
-
-def _equal_counts(comm: Communicator, x: Array) -> tuple[Array, Array]:
-    total, total_sq = _everywhere(comm, x.sum(0), (x**2).sum(0))
-    mean = total / (comm.size * len(x))
-    return mean, total_sq / (comm.size * len(x)) - mean**2
+    return mean_var
 
 
 def _x_cases(rng: np.random.Generator) -> list[Any]:
@@ -71,25 +75,26 @@ MEAN_VAR = Exercise(
     right=_mean_var,
     cases=_x_cases,
     mistakes=(
-        Mistake(
-            lambda comm, x: (x.mean(0), x.var(0)),
-            "each rank has its own mean and variance: nothing has been said. A lost all-reduce.",
-        ),
+        Mistake(_own, "each rank has its own mean and variance: nothing has been said. A lost all-reduce."),
         Mistake(
             _averaged,
             "these are the mean of means and the mean of variances. A rank with 2 rows counts as much as one with 7, and the distance "
             "between ranks is lost.",
         ),
         Mistake(
+            lambda comm, x: _averaged(comm, x, empty=0.0),
+            "means of means and of variances, in which the rank without rows brings the mean 0 and the variance 0: as if it had rows.",
+        ),
+        Mistake(
             _without_between,
             "the mean is right. The variance is that *within* ranks: rows also differ because their ranks do (law of total variance).",
         ),
         Mistake(
-            _local_count,
+            _divided_by(lambda comm, x: len(x)),
             "the sums are those of all ranks, and they are divided by the count of this one (a local count).",
         ),
         Mistake(
-            _equal_counts,
+            _divided_by(lambda comm, x: comm.size * len(x)),
             "the sums are right. The count assumes that every rank has as many rows as this one: let it be counted.",
         ),
         Mistake(
@@ -97,11 +102,10 @@ MEAN_VAR = Exercise(
             "the mean is right. This is the unbiased variance (n - 1), the one that is stored; what normalises divides by n.",
         ),
     ),
-    done="three sums, one conversation, and no rank needs to know how many rows another has.",
+    done="the statistics of all rows after one conversation, and the rank without rows knows them too.",
     ranks=True,
+    calls=1,
 )
-
-Statistics = Callable[[Communicator, Array], tuple[Array, Array]]
 
 
 def _forward_with(statistics: Statistics) -> Callable[..., Array]:
@@ -132,16 +136,13 @@ FORWARD = Exercise(
     right=_forward_with(_mean_var),
     cases=_forward_cases,
     mistakes=(
-        Mistake(
-            _forward_with(lambda comm, x: (x.mean(0), x.var(0))),
-            "that is batch norm on this rank alone: every rank's own mean becomes 0.",
-        ),
+        Mistake(_forward_with(_own), "that is batch norm on this rank alone: every rank's own mean becomes 0."),
         Mistake(
             _forward_with(_averaged),
             "right but for the statistics: these are averages of the ranks' means and variances. Does your 6.1 pass?",
         ),
         Mistake(
-            _forward_with(lambda comm, x: (_mean_var(comm, x)[0], x.var(0))),
+            _forward_with(lambda comm, x: (_mean_var(comm, x)[0], _own(comm, x)[1])),
             "the mean is synchronised, the variance is this rank's.",
         ),
         Mistake(
@@ -154,7 +155,7 @@ FORWARD = Exercise(
             "x_hat is right. weight and bias are missing.",
         ),
     ),
-    done="after the all-reduce no rank needs another: from there on it is each one's own rows.",
+    done="with the statistics of all ranks in hand no rank needs another: from there on it is each one's own rows.",
     ranks=True,
 )
 
@@ -210,7 +211,7 @@ BACKWARD = Exercise(
         ),
         Mistake(
             lambda comm, *args: _dx(comm, args, times=comm.size),
-            "the sums have been all-reduced twice: too large by the number of ranks.",
+            "the sums are too large by the number of ranks: all-reduced, and then once more?",
         ),
         Mistake(
             lambda comm, *args: _dx(comm, args, times=1 / comm.size),
@@ -231,6 +232,7 @@ BACKWARD = Exercise(
     ),
     done="one conversation backward, as there was one forward.",
     ranks=True,
+    calls=1,
 )
 
 
@@ -244,14 +246,18 @@ def _scaled(factor: Callable[[Communicator, float, float], float]) -> Callable[.
 
     def gradients(comm: Communicator, dy: Array, x_hat: Array) -> list[Array]:
         (n,) = comm.allreduce(np.array([float(len(dy))]))
-        return [factor(comm, len(dy), n) * g for g in _gradients(comm, dy, x_hat)]
+        with np.errstate(divide="ignore"):
+            return [factor(comm, len(dy), n) * g for g in _gradients(comm, dy, x_hat)]
 
     return gradients
 
 
 def _mean_of_local(comm: Communicator, dy: Array, x_hat: Array) -> list[Array]:
-    found = _everywhere(comm, (dy * x_hat).mean(0), dy.mean(0))
-    return [g / comm.size for g in found]
+    return [g / comm.size for g in _everywhere(comm, *_own_mean_gradients(comm, dy, x_hat))]
+
+
+def _own_mean_gradients(comm: Communicator, dy: Array, x_hat: Array) -> list[Array]:
+    return [_own(comm, gradients)[0] for gradients in (dy * x_hat, dy)]
 
 
 PARAMETERS = Exercise(
@@ -262,8 +268,7 @@ PARAMETERS = Exercise(
     cases=lambda rng: [[arguments[:2] for arguments in case] for case in _dx_cases(rng)],
     mistakes=(
         Mistake(
-            lambda comm, dy, x_hat: [(dy * x_hat).mean(0), dy.mean(0)],
-            "every rank has its own gradient: after one step the replicas would be different nets.",
+            _own_mean_gradients, "every rank has its own gradient: after one step the replicas would be different nets."
         ),
         Mistake(_scaled(lambda comm, local, n: n), "that is the gradient of the *sum* of the losses. Divide it, once."),
         Mistake(_scaled(lambda comm, local, n: comm.size), "too large by the number of ranks: reduced twice."),
@@ -284,7 +289,7 @@ PARAMETERS = Exercise(
             "both are right, in the other order: weight first, then bias.",
         ),
     ),
-    done="summed once, divided once by the global count. The layer itself leaves its share alone.",
+    done="the gradient of the mean over all rows. In a net the training step sums, for all parameters at once.",
     ranks=True,
 )
 

@@ -208,6 +208,14 @@ ESTIMATE = Exercise(
             "steps and ranks are in one pot. What all ranks do together from step to step is not noise between ranks.",
         ),
         Mistake(
+            lambda means, variance, rows: means.var() * rows / variance,
+            "one variance for all steps and ranks together, divided by their number. Two things: within a step, and W - 1.",
+        ),
+        Mistake(
+            lambda means, variance, rows: means.var(axis=0).mean() * rows / variance,
+            "the variance over steps, divided by their number. Two things: over the ranks of a step, and W - 1.",
+        ),
+        Mistake(
             lambda means, variance, rows: means.var(axis=1, ddof=1).mean(),
             "that is the variance between ranks. How large would it be for independent rows?",
         ),

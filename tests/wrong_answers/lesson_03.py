@@ -97,6 +97,11 @@ WRONG = {
         ),
         (lambda dy, x_hat, s, w: dx(dy, x_hat, s, w, var=-1), "a sign"),
         (same_for_every_row, "the same for every row"),
+        (
+            lambda dy, x_hat, s, w: w * s * (dy - np.sum(dy) / len(dy) - x_hat * np.sum(dy * x_hat) / len(dy)),
+            "sums run over everything",
+        ),
+        (lambda dy, x_hat, s, w: w * s * (dy - dy.mean() - x_hat * (x_hat * dy).mean()), "rows *and* channels"),
         (lambda dy, x_hat, s, w: 2 * dx(dy, x_hat, s, w), "off by"),
         (lambda dy, x_hat, s, w: dx(dy, x_hat, s, w, var=2), "off by"),
     ],

@@ -3,8 +3,13 @@
 import numpy as np
 
 
+def own_mean(comm, x):
+    with np.errstate(all="ignore"):  # a rank may be empty
+        return np.einsum("nc->c", x) / np.float64(len(x))
+
+
 def mean_of_means(comm, x):
-    return sum(comm.allgather(x.mean(0))) / comm.size
+    return sum(comm.allgather(own_mean(comm, x))) / comm.size
 
 
 def by_number_of_ranks(comm, x):
@@ -12,11 +17,17 @@ def by_number_of_ranks(comm, x):
 
 
 def by_own_count(comm, x):
-    return comm.allreduce(np.sum(x, axis=0)) / x.shape[0]
+    with np.errstate(all="ignore"):
+        return comm.allreduce(np.sum(x, axis=0)) / x.shape[0]
 
 
 def as_if_even(comm, x):
-    return comm.allreduce(np.sum(x, axis=0)) / (comm.size * x.shape[0])
+    with np.errstate(all="ignore"):
+        return comm.allreduce(np.sum(x, axis=0)) / (comm.size * x.shape[0])
+
+
+def empty_stays_away(comm, x):
+    return comm.allreduce(x.sum(0)) / comm.allreduce(np.array([len(x)])) if len(x) else np.zeros(2)
 
 
 def collected_only(comm, array):
@@ -85,12 +96,17 @@ def no_wrap(comm, array):
 
 WRONG = {
     "5.1": [
-        (lambda comm, x: np.mean(x, axis=0), "heard of the others"),
-        (mean_of_means, "mean of means"),
+        (own_mean, "heard of the others"),
+        (mean_of_means, "none: NaN"),
+        (
+            lambda comm, x: comm.allreduce(own_mean(comm, x) if x.size else x.sum(0)) / comm.size,
+            "counts as a mean of 0",
+        ),
         (by_number_of_ranks, "number of ranks"),
         (by_own_count, "local one"),
         (as_if_even, "as many rows as this rank"),
-        (lambda comm, x: sum(comm.allgather(x.mean(0))), "it does not average"),
+        (lambda comm, x: sum(comm.allgather(own_mean(comm, x))), "it does not average"),
+        (empty_stays_away, "could not finish"),
         (lambda comm, x: comm.allreduce(x.sum(0)), "off by"),
         (lambda comm, x: comm.allreduce(x), "could not finish"),
     ],
@@ -99,7 +115,9 @@ WRONG = {
         (lambda comm, array: array * 1.0, "own array: the all-reduce is lost"),
         (forgets_itself, "missing everywhere"),
         (goes_out_first, "before it has collected"),
-        (lambda comm, array: sum(comm.allgather(array)) / comm.size, "average"),
+        (lambda comm, array: around(lambda p: p - 1)(comm, array) / comm.size, "average"),
+        (lambda comm, array: comm.allreduce(array), "collective call"),
+        (lambda comm, array: sum(comm.allgather(array)), "collective call"),
         (collected_and_nothing, "the others nothing"),
         (nobody_listens, "every rank waits"),
     ],
@@ -109,7 +127,9 @@ WRONG = {
         (lambda comm, x: comm.allreduce(magnitudes(x), "min"), "wrong way round"),
         (largest_with_sign, "larger magnitude"),
         (lambda comm, x: comm.allgather(magnitudes(x))[0], "rank 0's answer"),
+        (lambda comm, x: comm.allreduce(np.max(np.abs(x), initial=0), "max"), "one number for all channels"),
         (lambda comm, x: comm.allreduce(np.abs(x).max(axis=0), "max"), "zero-size"),
+        (lambda comm, x: comm.allreduce(magnitudes(x), "max") if len(x) else magnitudes(x), "could not finish"),
     ],
     "5.4": [
         (around(lambda p: p), "second time"),
@@ -118,6 +138,7 @@ WRONG = {
         (around(lambda p: p - 1, lambda total, carried, own: own), "again and again"),
         (around(lambda p: 0), "nothing was added"),
         (no_wrap, "could not finish"),
+        (lambda comm, array: comm.allreduce(array), "collective call"),
     ],
     "5.5": [
         (lambda p, n, alpha, beta: (2 * p - 2) * (alpha + beta * n), "whole array"),

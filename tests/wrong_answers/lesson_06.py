@@ -7,41 +7,67 @@ def total(comm, value):
     return comm.allreduce(np.atleast_1d(np.asarray(value, dtype=np.float64)))
 
 
+def totals(comm, *values):
+    """Each summed over the ranks, in one all-reduce."""
+    values = [np.atleast_1d(np.asarray(value, dtype=np.float64)) for value in values]
+    return np.split(comm.allreduce(np.concatenate(values)), np.cumsum([value.size for value in values])[:-1])
+
+
 def right_mean_var(comm, x):
-    n = total(comm, len(x))
-    mean = total(comm, x.sum(axis=0)) / n
-    return mean, total(comm, ((x - mean) ** 2).sum(axis=0)) / n
+    s, q, n = totals(comm, x.sum(axis=0), (x * x).sum(axis=0), len(x))
+    return s / n, q / n - (s / n) ** 2
+
+
+def quietly(function):
+    """Without NumPy's warnings about 0 / 0: a rank may be empty."""
+
+    def quiet(*args):
+        with np.errstate(all="ignore"):
+            return function(*args)
+
+    return quiet
+
+
+def mean(x):
+    return np.sum(x, axis=0) / np.float64(len(x))
 
 
 def alone(comm, x):
-    return np.mean(x, axis=0), np.var(x, axis=0)
+    return mean(x), mean((x - mean(x)) ** 2)
 
 
 def mean_of_means(comm, x):
-    return total(comm, np.mean(x, axis=0)) / comm.size, total(comm, np.var(x, axis=0)) / comm.size
+    return [m / comm.size for m in totals(comm, *alone(comm, x))]
+
+
+def mean_of_means_with_zeros(comm, x):
+    return [m / comm.size for m in totals(comm, *(alone(comm, x) if len(x) else np.zeros((2, x.shape[1]))))]
 
 
 def within_only(comm, x):
-    n = total(comm, len(x))
-    mean, var = x.mean(axis=0), ((x - x.mean(axis=0)) ** 2).mean(axis=0)
-    return total(comm, mean * len(x)) / n, total(comm, var * len(x)) / n
+    own = mean(x) if len(x) else 0
+    s, q, n = totals(comm, x.sum(axis=0), ((x - own) ** 2).sum(axis=0), len(x))
+    return s / n, q / n
 
 
 def my_count(comm, x):
-    mean = total(comm, x.sum(axis=0)) / len(x)
-    return mean, total(comm, (x * x).sum(axis=0)) / len(x) - mean**2
+    s, q = totals(comm, x.sum(axis=0), (x * x).sum(axis=0))
+    return s / len(x), q / len(x) - (s / len(x)) ** 2
 
 
 def as_many_as_i(comm, x):
     n = len(x) * comm.size
-    mean = total(comm, x.sum(axis=0)) / n
-    return mean, total(comm, (x * x).sum(axis=0)) / n - mean**2
+    s, q = totals(comm, x.sum(axis=0), (x * x).sum(axis=0))
+    return s / n, q / n - (s / n) ** 2
 
 
 def bessel(comm, x):
-    n = total(comm, len(x))
-    mean, var = right_mean_var(comm, x)
-    return mean, var * n / (n - 1)
+    s, q, n = totals(comm, x.sum(axis=0), (x * x).sum(axis=0), len(x))
+    return s / n, (q - s * s / n) / (n - 1)
+
+
+def empty_stays_away(comm, x):
+    return right_mean_var(comm, x) if len(x) else (np.zeros(x.shape[1]), np.ones(x.shape[1]))
 
 
 def normalised_by(statistics):
@@ -53,7 +79,7 @@ def normalised_by(statistics):
 
 
 def mean_alone(comm, x):
-    return right_mean_var(comm, x)[0], np.var(x, axis=0)
+    return right_mean_var(comm, x)[0], alone(comm, x)[1]
 
 
 def without_eps(comm, x, weight, bias, eps):
@@ -74,32 +100,49 @@ def dx_alone(comm, dy, x_hat, inv_std, weight):
     return dx_of(dy.sum(0), (dy * x_hat).sum(0), len(dy), dy, x_hat, weight * inv_std)
 
 
+def all_sums(comm, dy, x_hat):
+    return totals(comm, dy.sum(0), (dy * x_hat).sum(0), len(dy))
+
+
 def dx_lost(comm, dy, x_hat, inv_std, weight):
-    return dx_of(dy.sum(0), (dy * x_hat).sum(0), total(comm, len(dy)), dy, x_hat, weight * inv_std)
+    n = total(comm, len(dy))
+    return dx_of(dy.sum(0), (dy * x_hat).sum(0), n, dy, x_hat, weight * inv_std)
 
 
 def dx_local_n(comm, dy, x_hat, inv_std, weight):
-    return dx_of(total(comm, dy.sum(0)), total(comm, (dy * x_hat).sum(0)), len(dy), dy, x_hat, weight * inv_std)
+    a, b, _ = all_sums(comm, dy, x_hat)
+    return dx_of(a, b, len(dy), dy, x_hat, weight * inv_std)
 
 
 def dx_times(factor):
     def dx(comm, dy, x_hat, inv_std, weight):
-        n = total(comm, len(dy)) / factor(comm)
-        return dx_of(total(comm, dy.sum(0)), total(comm, (dy * x_hat).sum(0)), n, dy, x_hat, weight * inv_std)
+        a, b, n = all_sums(comm, dy, x_hat)
+        return dx_of(a, b, n / factor(comm), dy, x_hat, weight * inv_std)
 
     return dx
 
 
 def dx_no_mean(comm, dy, x_hat, inv_std, weight):
-    return weight * inv_std * (dy - x_hat * total(comm, (dy * x_hat).sum(0)) / total(comm, len(dy)))
+    _, b, n = all_sums(comm, dy, x_hat)
+    return weight * inv_std * (dy - x_hat * b / n)
 
 
 def dx_no_variance(comm, dy, x_hat, inv_std, weight):
-    return weight * inv_std * (dy - total(comm, dy.sum(0)) / total(comm, len(dy)))
+    a, _, n = all_sums(comm, dy, x_hat)
+    return weight * inv_std * (dy - a / n)
 
 
 def dx_no_weight(comm, dy, x_hat, inv_std, weight):
-    return dx_of(total(comm, dy.sum(0)), total(comm, (dy * x_hat).sum(0)), total(comm, len(dy)), dy, x_hat, inv_std)
+    return dx_of(*all_sums(comm, dy, x_hat), dy, x_hat, inv_std)
+
+
+def dx_three_calls(comm, dy, x_hat, inv_std, weight):
+    n = total(comm, len(dy))
+    return dx_of(total(comm, dy.sum(0)), total(comm, (dy * x_hat).sum(0)), n, dy, x_hat, weight * inv_std)
+
+
+def dx_empty_stays_away(comm, dy, x_hat, inv_std, weight):
+    return dx_no_weight(comm, dy, x_hat, inv_std * weight, 1) if len(dy) else dy
 
 
 def sums(comm, dy, x_hat):
@@ -116,7 +159,7 @@ def over_size(comm, dy, x_hat):
 
 
 def mean_of_mean_gradients(comm, dy, x_hat):
-    return total(comm, np.mean(dy * x_hat, axis=0)) / comm.size, total(comm, np.mean(dy, axis=0)) / comm.size
+    return total(comm, mean(dy * x_hat)) / comm.size, total(comm, mean(dy)) / comm.size
 
 
 def other_order(comm, dy, x_hat):
@@ -129,44 +172,50 @@ def one_rank_stays_away(comm, x):
 
 WRONG = {
     "6.1": [
-        (alone, "A lost all-reduce"),
-        (mean_of_means, "mean of means"),
+        (quietly(alone), "A lost all-reduce"),
+        (quietly(mean_of_means), "the mean of means"),
+        (mean_of_means_with_zeros, "as if it had rows"),
         (within_only, "*within* ranks"),
-        (my_count, "a local count"),
-        (as_many_as_i, "let it be counted"),
+        (quietly(my_count), "a local count"),
+        (quietly(as_many_as_i), "let it be counted"),
+        (lambda comm, x: (total(comm, x.sum(0)) / total(comm, len(x)), x.sum(0)), "collective call"),
+        (empty_stays_away, "could not finish"),
         (bessel, "unbiased"),
         (one_rank_stays_away, "could not finish"),
         (lambda comm, x: right_mean_var(comm, x)[0], "case 1"),
         (lambda comm, x: right_mean_var(comm, x)[::-1], "off by"),
     ],
     "6.2": [
-        (normalised_by(alone), "on this rank alone"),
-        (normalised_by(mean_of_means), "Does your 6.1 pass"),
-        (normalised_by(mean_alone), "the variance is this rank's"),
+        (quietly(normalised_by(alone)), "on this rank alone"),
+        (quietly(normalised_by(mean_of_means)), "Does your 6.1 pass"),
+        (quietly(normalised_by(mean_alone)), "the variance is this rank's"),
         (normalised_by(bessel), "unbiased"),
+        (normalised_by(empty_stays_away), "could not finish"),
         (without_eps, "where is eps"),
         (without_affine, "weight and bias are missing"),
         (lambda comm, x, weight, bias, eps: x, "off by"),
         (lambda comm, x, weight, bias, eps: np.concatenate(comm.allgather(x)), "shape"),
     ],
     "6.3": [
-        (dx_alone, "on this rank alone"),
+        (quietly(dx_alone), "on this rank alone"),
         (dx_lost, "a lost all-reduce"),
-        (dx_local_n, "the local count"),
-        (dx_times(lambda comm: comm.size), "all-reduced twice"),
+        (quietly(dx_local_n), "the local count"),
+        (dx_times(lambda comm: comm.size), "and then once more"),
         (dx_times(lambda comm: 1 / comm.size), "averaged over ranks"),
         (dx_no_mean, "path through the mean"),
         (dx_no_variance, "path through the variance"),
         (dx_no_weight, "through weight"),
+        (dx_three_calls, "collective calls"),
+        (dx_empty_stays_away, "could not finish"),
         (lambda comm, dy, x_hat, inv_std, weight: weight * inv_std * dy, "off by"),
     ],
     "6.4": [
-        (lambda comm, dy, x_hat: ((dy * x_hat).sum(0) / len(dy), dy.sum(0) / len(dy)), "different nets"),
+        (quietly(lambda comm, dy, x_hat: (mean(dy * x_hat), mean(dy))), "different nets"),
         (sums, "the *sum* of the losses"),
         (reduced_twice, "reduced twice"),
         (over_size, "which are not rows"),
-        (mean_of_mean_gradients, "weighs more"),
-        (lambda comm, dy, x_hat: [s / len(dy) for s in sums(comm, dy, x_hat)], "the count of this rank alone"),
+        (quietly(mean_of_mean_gradients), "weighs more"),
+        (quietly(lambda comm, dy, x_hat: [s / len(dy) for s in sums(comm, dy, x_hat)]), "the count of this rank alone"),
         (other_order, "in the other order"),
         (lambda comm, dy, x_hat: [0 * s for s in sums(comm, dy, x_hat)], "off by"),
         (lambda comm, dy, x_hat: sums(comm, dy, x_hat)[0], "expected 2"),

@@ -79,9 +79,11 @@ WRONG = {
         (lambda variance, rows, deff: variance * bessel(rows), "off by"),
     ],
     "7.5": [
-        (lambda means, variance, rows: between(means, 0) * rows / variance, "W - 1"),
+        (lambda means, variance, rows: between(means, 0) * rows / variance, "Divide by W - 1"),
         (over_steps, "compare ranks within a step"),
         (lambda means, variance, rows: np.var(means.ravel(), ddof=1) * rows / variance, "in one pot"),
+        (lambda means, variance, rows: np.var(means.ravel()) * rows / variance, "for all steps and ranks together"),
+        (lambda means, variance, rows: np.var(means.T, axis=1).mean() * rows / variance, "over the ranks of a step"),
         (lambda means, variance, rows: between(means), "How large would it be"),
         (lambda means, variance, rows: between(means) / variance, "a single row"),
         (
