@@ -1,4 +1,4 @@
-"""The steps of `batch_norm` for (N, C) of a few thousand numbers, where the number of NumPy calls is what takes the time.
+"""The steps of `batch_norm` for a few thousand numbers, where the number of NumPy calls is what takes the time.
 
 Everything is small enough for float64 throughout, so nothing needs watching; a sum over rows is a product with a row of ones.
 """
@@ -14,6 +14,19 @@ from ..stats.moments import Moments
 from .batch_norm import BackwardSums
 
 FEW = 8 * 1024  # numbers; above, `kernels` is quicker
+
+
+def rows(x: Array) -> Array:
+    """(N, C, ...) as (M, C): a row for each position."""
+    return x if x.ndim == 2 else x.transpose(0, *range(2, x.ndim), 1).reshape(-1, x.shape[1])
+
+
+def restored(rows: Array, shape: tuple[int, ...]) -> Array:
+    """(M, C) as (N, C, ...) of this shape: a view with channels on axis 1."""
+    if len(shape) == 2:
+        return rows
+    n, c, *rest = shape
+    return rows.reshape(n, *rest, c).transpose(0, len(shape) - 1, *range(1, len(shape) - 1))
 
 
 def local_moments(x: Array) -> Moments:

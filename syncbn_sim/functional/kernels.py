@@ -77,7 +77,7 @@ def local_moments(x: Array, weights: Array | None, space: Workspace) -> Moments:
     """As the readable one. A batch whose mean is far from 0 is measured again, around that mean."""
     way = _way(x, weights)
     if way == FEW:
-        return few.local_moments(x)
+        return few.local_moments(few.rows(x))
     if way == READABLE:
         return readable.local_moments(x, weights)
     memory, last = _memory(x)
@@ -115,8 +115,8 @@ def normalise(
     mean = mean.astype(np.float64, copy=False)
     inv_std = 1.0 / np.sqrt(var.astype(np.float64, copy=False) + eps)
     if way == FEW:
-        y, x_hat = few.normalise(x, mean, inv_std, weight, bias)
-        return y, Normalised(x_hat, mean, inv_std, None, None, x.dtype, way, None, False)
+        y, x_hat = (few.restored(part, x.shape) for part in few.normalise(few.rows(x), mean, inv_std, weight, bias))
+        return np.ascontiguousarray(y), Normalised(x_hat, mean, inv_std, None, None, x.dtype, way, None, False)
     memory, last = _memory(x)
     layout, z = _layout(memory, last), mean * inv_std
     # The mean that counts here may be that of other ranks, or of earlier batches.
@@ -132,8 +132,10 @@ def normalise(
 def local_backward_sums(dy: Array, normalised: Normalised, space: Workspace) -> BackwardSums:
     """As the readable one: sum(dy x_hat) = inv_std (sum(dy (x - shift)) - (mean - shift) sum(dy))."""
     x, layout = normalised.x, normalised.layout
+    if normalised.way == FEW:
+        return few.local_backward_sums(few.rows(dy), few.rows(x))
     if layout is None:
-        return (few if normalised.way == FEW else readable).local_backward_sums(dy, x)
+        return readable.local_backward_sums(dy, x)
     total, products = layout.sums(_memory_like(dy, normalised), x, normalised.shift, space)
     return BackwardSums(total, normalised.inv_std * (products - normalised.offset * total))
 
@@ -144,7 +146,8 @@ def input_gradient(
     """As the readable one: dx = a (dy + k (x - shift) + q)."""
     x, inv_std, layout = normalised.x, normalised.inv_std, normalised.layout
     if normalised.way == FEW:
-        return few.input_gradient(dy, x, inv_std, weight, sums, count).astype(normalised.dtype)
+        dx = few.input_gradient(few.rows(dy), few.rows(x), inv_std, weight, sums, count)
+        return few.restored(dx, dy.shape).astype(normalised.dtype, order="C")
     if layout is None:
         dy = dy.astype(np.float64)
         return readable.input_gradient(dy, x, inv_std, weight, sums, count, normalised.weights).astype(normalised.dtype)
@@ -170,7 +173,7 @@ def frozen_input_gradient(dy: Array, normalised: Normalised, weight: Array | Non
 def _way(x: Array, weights: Array | None) -> str:
     if weights is not None or x.dtype.char not in "fd" or x.size == 0:
         return READABLE
-    return FEW if x.ndim == 2 and x.size <= few.FEW else FAST
+    return FEW if x.size <= few.FEW else FAST
 
 
 def _memory(x: Array) -> tuple[Array, bool]:
