@@ -39,6 +39,7 @@ python_maximum_signature_line_length = 100
 default_role = "code"  # docstrings write `name` as Markdown does
 napoleon_google_docstring = True
 napoleon_use_rtype = False
+napoleon_use_ivar = True
 
 html_theme = "furo"
 html_title = "syncbn-sim"
@@ -57,10 +58,14 @@ html_theme_options = {
 def plain_text(app, what, name, obj, options, lines):
     """Docstrings are plain text with `code`: a star or a bar outside of code is multiplication or an absolute value, not markup."""
     outside_code = re.compile(r"(`[^`]*`)|([*|])")
-    if lines and lines[0].startswith("Alias for field number"):  # all that Python says of a named tuple's field
-        lines.clear()
     lines[:] = [outside_code.sub(lambda m: m[1] or "\\" + m[2], line) for line in lines]
 
 
+def field_of_named_tuple(app, what, name, obj, skip, options):
+    """Named tuples describe their fields in the class's own docstring."""
+    return True if type(obj).__name__ == "_tuplegetter" else None
+
+
 def setup(app):
+    app.connect("autodoc-skip-member", field_of_named_tuple)
     app.connect("autodoc-process-docstring", plain_text, priority=1)

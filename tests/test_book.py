@@ -60,6 +60,13 @@ def test_every_page_is_in_the_table_of_contents() -> None:
     assert entries == (pages - {"index"}) | lessons
 
 
+def test_book_builds_without_warnings(tmp_path: Path) -> None:
+    """But for the lessons' outputs, which `make docs` and the slow tests compute."""
+    out = ["-D", "nb_execution_mode=off", "-d", str(tmp_path / "doctrees"), str(ROOT / "docs"), str(tmp_path / "html")]
+    done = run([sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", *out], 100)
+    assert done.returncode == 0, done.stderr
+
+
 def test_every_public_module_is_in_the_reference() -> None:
     """Folders with pages: whatever a user may import from them stands there."""
     text = "".join(page.read_text() for page in (ROOT / "docs/api").glob("*.md"))
