@@ -61,11 +61,18 @@ def plain_text(app, what, name, obj, options, lines):
     lines[:] = [outside_code.sub(lambda m: m[1] or "\\" + m[2], line) for line in lines]
 
 
+def short_types(app, what, name, obj, options, signature, returns):
+    """`Array | None`, where Sphinx writes out how it remembers an alias."""
+    alias = re.compile(r"TypeAliasForwardRef\('(\w+)'\)")
+    return tuple(alias.sub(r"\1", text) if text else text for text in (signature, returns))
+
+
 def field_of_named_tuple(app, what, name, obj, skip, options):
     """Named tuples describe their fields in the class's own docstring."""
     return True if type(obj).__name__ == "_tuplegetter" else None
 
 
 def setup(app):
+    app.connect("autodoc-process-signature", short_types)
     app.connect("autodoc-skip-member", field_of_named_tuple)
     app.connect("autodoc-process-docstring", plain_text, priority=1)

@@ -104,9 +104,7 @@ result = launch(sorted_batches.run, RANKS, backend="lockstep", args=(config,))[0
 accuracy = {arm: metrics["accuracy"] for arm, metrics in result.arms.items()}
 for arm, found in accuracy.items():
     low, high = found.ci95
-    print(
-        f"{arm:13} {100 * found.mean:5.1f} % of the test images right, 95 % interval [{100 * low:.1f}, {100 * min(high, 1):.1f}]"
-    )
+    print(f"{arm:13} {100 * found.mean:5.1f} % right, 95 % interval [{100 * low:.1f}, {100 * min(high, 1):.1f}]")
 
 # %%
 for place, (arm, found) in enumerate(accuracy.items()):

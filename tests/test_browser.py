@@ -53,6 +53,7 @@ def book() -> Iterator[tuple[str, list[str]]]:
     ]
     yield f"http://127.0.0.1:{server.server_port}", pages
     server.shutdown()
+    server.server_close()
 
 
 def watched(page: object) -> list[str]:

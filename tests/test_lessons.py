@@ -7,6 +7,7 @@ import re
 import runpy
 import subprocess
 import sys
+import tomllib
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,6 +91,8 @@ def test_lesson_has_its_parts(source: Path) -> None:
 def test_set_up_cells_are_all_the_same() -> None:
     cells = {re.search(r"import importlib\.util.*?\n\n# %%", source.read_text(), re.S)[0] for source in SOURCES}
     assert len(cells) == 1
+    repository = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+    assert f'"git+{repository}"' in cells.pop()
 
 
 @pytest.mark.parametrize("source", SOURCES, ids=NAMES)
