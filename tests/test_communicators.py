@@ -106,3 +106,23 @@ def test_ledger_counts_payload_bytes() -> None:
         )
 
     assert launch(talk, 2) == [(3, 129 * 8 + 8 + 8, 80, 80)] * 2
+
+
+@pytest.mark.parametrize("wrap", [LedgerCommunicator, CheckedCommunicator])
+def test_wrappers_see_a_sum_in_place_as_well(wrap: type) -> None:
+    """`out=` goes another way through a wrapper; it must be counted, and compared, all the same."""
+
+    def main(comm):
+        inner = LedgerCommunicator(comm)
+        outer = wrap(inner)
+        packed = np.full(3, 1.0 + comm.rank)
+        outer.allreduce(packed, out=packed)
+        entry = inner.entry("allreduce")
+        calls = outer.calls if wrap is CheckedCommunicator else outer.entry("allreduce").calls
+        return packed.tolist(), calls, (entry.calls, entry.bytes)
+
+    compared = (1, 16) if wrap is CheckedCommunicator else (0, 0)  # the hash that is compared first, two int64
+    for found, calls, (inner_calls, inner_bytes) in launch(main, 2, "lockstep"):
+        assert found == [3.0] * 3
+        assert calls == 1
+        assert (inner_calls, inner_bytes) == (1 + compared[0], 24 + compared[1])

@@ -327,3 +327,12 @@ def test_a_workspace_does_not_pile_up() -> None:
     held = [space.take((39, 50_000), dtype) for _ in range(3)]
     assert len(space._pool) == 3
     assert len({a.ctypes.data for a in held}) == 3
+
+
+@pytest.mark.parametrize("shape", [(4, 16), (2, 16, 8, 8), (3, 5, 7), (8, 256, 14, 14)])
+def test_outputs_lie_in_memory_as_the_input_did(shape: tuple[int, ...]) -> None:
+    """Whoever reshapes an output should not pay for a copy."""
+    layer, rng = nn.BatchNorm(shape[1]), np.random.default_rng(0)
+    y = layer(rng.normal(size=shape).astype(np.float32))
+    assert y.flags.c_contiguous
+    assert layer.backward(rng.normal(size=shape).astype(np.float32)).flags.c_contiguous
