@@ -135,3 +135,15 @@ def test_a_copied_optimizer_moves_the_copied_model() -> None:
         optimizer.step()
         np.testing.assert_allclose(model.weight.data, start - copies - 1, rtol=1e-6)
         model, optimizer = copy.deepcopy((model, optimizer))
+
+
+def test_a_parameter_that_took_no_part_stays_where_it_is() -> None:
+    used, idle = nn.Parameter([1.0, 2.0], np.float64), nn.Parameter([3.0], np.float64)
+    optimizer = optim.SGD([used, idle], lr=0.1)
+    used.add_grad(np.array([4.0, 8.0]))
+    gradient, loss, count = train.sum_gradients(optimizer, 6.0, 2.0, SerialCommunicator())
+    assert gradient.tolist() == [2.0, 4.0, 0.0]
+    assert (loss, count) == (6.0, 2.0)
+    optimizer.step(gradient)
+    assert used.data == pytest.approx([0.8, 1.6])
+    assert idle.data.tolist() == [3.0]
