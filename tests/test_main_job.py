@@ -17,7 +17,7 @@ from syncbn_sim.comm import launch
 from syncbn_sim.errors import ArgumentError
 from syncbn_sim.experiments import sorted_batches
 from syncbn_sim.experiments.arms import ARMS
-from syncbn_sim.experiments.result import Share
+from syncbn_sim.experiments.result import Share, recovery
 from syncbn_sim.report.files import config_toml, write_run
 from syncbn_sim.report.text import sentence, table
 
@@ -234,3 +234,9 @@ def test_json_has_null_for_what_is_not_finite() -> None:
     from syncbn_sim.report.files import _finite
 
     assert _finite({"a": [1.0, float("nan"), (float("inf"), "x", 2)]}) == {"a": [1.0, None, [None, "x", 2]]}
+
+
+def test_nothing_is_recovered_where_nothing_was_learned() -> None:
+    values = {"sorted+local": [-5.0, -5.2], "sorted+sync": [-2.4, -2.5], "iid+sync": [-3.3, -3.4]}
+    assert recovery(values, "iid+sync", chance=0.0) is None
+    assert recovery({arm: [v + 9 for v in found] for arm, found in values.items()}, "iid+sync", chance=0.0) is not None

@@ -83,13 +83,18 @@ def difference(of: Sequence[float], minus: Sequence[float]) -> Share:
     return Share(interval.mean, _ci95(interval))
 
 
-def recovery(values: dict[str, list[float]], reference: str) -> Share | None:
+def recovery(values: dict[str, list[float]], reference: str, chance: float = -np.inf) -> Share | None:
     """(sorted+sync - sorted+local) / (reference - sorted+local), paired over seeds.
 
+    Args:
+        values: the metric by arm, one number a seed.
+        reference: the arm that counts as whole.
+        chance: what a net that has learned nothing reaches.
+
     Returns:
-        None where an arm is missing, or where there is no clear gap to recover.
+        None where an arm is missing, where there is no clear gap to recover, or where the reference itself has learned nothing.
     """
-    if not {"sorted+sync", "sorted+local", reference} <= set(values):
+    if not {"sorted+sync", "sorted+local", reference} <= set(values) or np.mean(values[reference]) <= chance:
         return None
     local = values["sorted+local"]
     interval = ratio_interval(

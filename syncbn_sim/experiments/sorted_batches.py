@@ -24,6 +24,11 @@ from .tasks import TASKS, Task, mlp
 OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {"adam": optim.Adam, "sgd": partial(optim.SGD, momentum=0.9)}
 CURVE_POINTS = 5
 ENOUGH_STEPS = 400  # where the task does not say how many epochs
+CHANCE = {
+    "accuracy": 0.0,
+    "auc": 0.5,
+    "r2": 0.0,
+}  # of a net that has learned nothing (of accuracy it depends on the classes)
 OWN_FILES = (".csv", ".npz")
 OnStep = Callable[[int, int, str], None]
 
@@ -248,8 +253,8 @@ def _summarise(
         differences={
             arm: difference(main[arm], main[twin]) for arm, twin in twins.items() if twin in main and twin != arm
         },
-        recovery=recovery(main, "iid+sync"),
-        recovery_against_iid_local=recovery(main, "iid+local"),
+        recovery=recovery(main, "iid+sync", CHANCE[task.metric]),
+        recovery_against_iid_local=recovery(main, "iid+local", CHANCE[task.metric]),
         order_cost_without_norm=difference(main["iid+none"], main["sorted+none"])
         if {"iid+none", "sorted+none"} <= set(main)
         else None,
