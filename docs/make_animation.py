@@ -114,10 +114,10 @@ def draw(scene: Scene, values: list[np.ndarray], curves: dict[str, np.ndarray]) 
         if share:
             right.plot(steps[:shown], curves[norm][:shown], color=COLOURS[norm], linewidth=4)
             at = curves[norm][shown - 1]
-            right.text(steps[shown - 1], at + (4 if norm == "local" else -11), name, color=COLOURS[norm], fontsize=15, weight="bold",
+            right.text(steps[shown - 1], at + (4 if norm == "local" else -20), name, color=COLOURS[norm], fontsize=15, weight="bold",
                        ha="right" if shown > 8 else "left")  # fmt: skip
     right.axhline(curves["shuffled"][-1], color="#555555", linewidth=1.5, linestyle="--", zorder=0)
-    right.text(2, curves["shuffled"][-1] - 7, "shuffled data, local", color="#555555", fontsize=12)
+    right.text(60, curves["shuffled"][-1] - 7, "shuffled data, local", color="#555555", fontsize=12)
     right.set(xlim=(0, STEPS), ylim=(0, 103), xlabel="training steps")
     right.set_title("test accuracy (%)", fontsize=15)
     right.set_xticks([0, 100, 200])

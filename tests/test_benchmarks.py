@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import math
 import sys
 import time
@@ -105,13 +104,3 @@ def test_which_scale(arguments: list[str], scale: str, monkeypatch) -> None:
     monkeypatch.setattr(program, "measure", seen)
     with pytest.raises(SystemExit, match="nothing was written"):
         program.main(arguments)
-
-
-def test_files_and_functions_are_short() -> None:
-    for path in (ROOT / "benchmarks").glob("*.py"):
-        source = path.read_text()
-        assert source.count("\n") <= 300, path
-        for node in ast.walk(ast.parse(source)):
-            if isinstance(node, ast.FunctionDef):
-                doc = ast.get_docstring(node, clean=False) or ""
-                assert node.end_lineno - node.lineno - doc.count("\n") <= 40, f"{path}: {node.name}"

@@ -25,7 +25,7 @@ class Board:
     """Each rank pins up its k-th call before it enters it, and reads what the others have pinned up as their k-th.
 
     Whoever pins last sees all the others, so of two ranks that disagree at least one knows before it enters, without
-    a message: 4 us a call where comparing by an all-reduce costs as much as the call itself.
+    a message, where comparing by an all-reduce costs as much as the call itself.
     """
 
     def __init__(self, comm: MPI.Intracomm) -> None:

@@ -109,8 +109,8 @@ class MPICommunicator(Communicator):
     def _wait(self, request: Request) -> None:
         """Waits for a call to end where ranks outnumber cores.
 
-        MPI's own wait hardly lets go of the core that the rank it waits for may need. Letting others go first after each look is as
-        quick where cores are idle; where other programs compute too, it takes naps to get back in time: a third of the waiting.
+        MPI's own wait hardly lets go of the core that the rank it waits for may need. Letting others go first after each look helps
+        where ranks compute in between (it costs a bare all-reduce some time); where other programs compute too, it takes naps.
         """
         looks = 0
         while not request.Test():
@@ -120,7 +120,7 @@ class MPICommunicator(Communicator):
             else:
                 time.sleep(NAP)
 
-    def _gather_all(self) -> None:
+    def _arrive(self) -> None:
         """Lets all ranks arrive, so that the blocking call that follows need not wait for any."""
         if self._crowded:
             self._wait(self._comm.Ibarrier())
@@ -148,7 +148,7 @@ class MPICommunicator(Communicator):
 
     def _allgather(self, array: Array) -> list[Array]:
         with self._watchdog.watch("allgather", array.dtype, array.shape):
-            self._gather_all()
+            self._arrive()
             kinds = self._comm.allgather((array.dtype.str, array.shape))
             sizes = [np.dtype(d).itemsize * int(np.prod(s)) for d, s in kinds]
             received = np.empty(sum(sizes), np.uint8)
@@ -158,7 +158,7 @@ class MPICommunicator(Communicator):
 
     def _bcast(self, value: Any, root: int) -> Any:
         with self._watchdog.watch("bcast", f"root {root}"):
-            self._gather_all()
+            self._arrive()
             is_array = isinstance(value, np.ndarray) and not value.dtype.hasobject
             kind = (value.dtype.str, value.shape) if is_array else None
             kind, small = self._comm.bcast((kind, None if is_array else value) if self.rank == root else None, root)
@@ -170,11 +170,12 @@ class MPICommunicator(Communicator):
 
     def _barrier(self) -> None:
         with self._watchdog.watch("barrier"):
-            self._gather_all() if self._crowded else self._comm.Barrier()
+            self._arrive()
+            self._comm.Barrier()
 
     def _split(self, color: int | None, key: int) -> Communicator | None:
         with self._watchdog.watch("split"):
-            self._gather_all()
+            self._arrive()
             group = self._comm.Split(self._mpi.UNDEFINED if color is None else color, key)
         return None if color is None else MPICommunicator(cast("Intracomm", group), self._watchdog, self._crowded)
 
@@ -198,7 +199,7 @@ class MPICommunicator(Communicator):
     def gather_results(self, result: Any) -> list[Any] | None:
         """Collects what each rank's function returned on rank 0; the last thing that launch() does."""
         with self._watchdog.watch("the end of launch: its function has returned, others have not"):
-            self._gather_all()
+            self._arrive()
             return self._comm.gather(result, 0)
 
 
