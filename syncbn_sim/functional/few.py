@@ -17,8 +17,10 @@ FEW = 8 * 1024  # numbers; above, `kernels` is quicker
 
 
 def rows(x: Array) -> Array:
-    """(N, C, ...) as (M, C): a row for each position."""
-    return x if x.ndim == 2 else x.transpose(0, *range(2, x.ndim), 1).reshape(-1, x.shape[1])
+    """(N, C, ...) as (M, C) in float64, a row for each position. A copy."""
+    if x.ndim == 2:
+        return x.astype(np.float64, order="C")
+    return x.transpose(0, *range(2, x.ndim), 1).astype(np.float64, order="C").reshape(-1, x.shape[1])
 
 
 def restored(rows: Array, shape: tuple[int, ...]) -> Array:
@@ -31,33 +33,32 @@ def restored(rows: Array, shape: tuple[int, ...]) -> Array:
 
 def local_moments(x: Array) -> Moments:
     """Two passes: the mean, then the squares around it."""
-    x, count = x.astype(np.float64), len(x)
-    mean = _ones(count).dot(x) / count
+    count = len(x)
+    total = _ones(count).dot(x)
+    mean = total / count
     deviation = x - mean
     deviation_sq = _ones(count).dot(deviation * deviation)
-    total = count * mean
     return Moments(float(count), total, deviation_sq + total * mean, deviation_sq)
 
 
 def normalise(x: Array, mean: Array, inv_std: Array, weight: Array | None, bias: Array | None) -> tuple[Array, Array]:
-    """Returns y, and x_hat in float64."""
-    x_hat = x.astype(np.float64)
-    x_hat -= mean
-    x_hat *= inv_std
-    y = x_hat if weight is None else x_hat * weight
-    return (y if bias is None else y + bias).astype(x.dtype), x_hat
+    """Returns y and x_hat; the latter takes x's place."""
+    x -= mean
+    x *= inv_std
+    y = x if weight is None else x * weight
+    return y if bias is None else y + bias, x
 
 
 def local_backward_sums(dy: Array, x_hat: Array) -> BackwardSums:
     """sum(dy) and sum(dy x_hat)."""
-    dy, ones = dy.astype(np.float64), _ones(len(dy))
+    ones = _ones(len(dy))
     return BackwardSums(ones.dot(dy), ones.dot(dy * x_hat))
 
 
 def input_gradient(
     dy: Array, x_hat: Array, inv_std: Array, weight: Array | None, sums: BackwardSums, count: float
 ) -> Array:
-    """Dx = weight inv_std (dy - (sum(dy) + x_hat sum(dy x_hat)) / n), in float64."""
+    """Dx = weight inv_std (dy - (sum(dy) + x_hat sum(dy x_hat)) / n)."""
     dx = x_hat * (sums.dy_x_hat / -count)
     dx += sums.dy / -count
     dx += dy

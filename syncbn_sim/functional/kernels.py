@@ -34,10 +34,11 @@ class Normalised(NamedTuple):
     """What normalising leaves for the backward pass.
 
     Attributes:
-        x: the input, contiguous; without a layout x_hat instead.
+        x: the input as it lies in memory, contiguous; of few numbers x_hat as rows, on the readable way x_hat.
         mean, inv_std: (C,) float64, with which it was normalised.
         shift: (C,) in x's dtype, or None where x may be used as it is.
         weights: of positions, None on the fast way.
+        shape: of the input, channels on axis 1.
         dtype: of the input.
         way: which functions did it.
         layout: how x lies; on the fast way only.
@@ -49,6 +50,7 @@ class Normalised(NamedTuple):
     inv_std: Array
     shift: Array | None
     weights: Array | None
+    shape: tuple[int, ...]
     dtype: np.dtype[np.floating]
     way: str
     layout: Layout | None
@@ -56,16 +58,12 @@ class Normalised(NamedTuple):
 
     def x_hat(self) -> Array:
         """(x - mean) inv_std in float64, 0 at masked positions; channels on axis 1."""
-        if self.layout is None:
+        if self.way == READABLE:
             return self.x
+        if self.way == FEW:
+            return few.restored(self.x, self.shape)
         x = _restored(self.x, self.last).astype(np.float64)
         return (x - readable.per_channel(self.mean, x)) * readable.per_channel(self.inv_std, x)
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """Shape of the input, channels on axis 1."""
-        shape = self.x.shape
-        return (shape[0], shape[-1], *shape[1:-1]) if self.last else shape
 
     @property
     def offset(self) -> Array:
@@ -111,21 +109,22 @@ def normalise(
     if way == READABLE:
         x_hat, inv_std = readable.standardize(x, mean, var, eps, weights)
         y = readable.scale_and_shift(x_hat, weight, bias, weights).astype(x.dtype)
-        return y, Normalised(x_hat, mean, inv_std, None, weights, x.dtype, way, None, False)
+        return y, Normalised(x_hat, mean, inv_std, None, weights, x.shape, x.dtype, way, None, False)
     mean = mean.astype(np.float64, copy=False)
     inv_std = 1.0 / np.sqrt(var.astype(np.float64, copy=False) + eps)
     if way == FEW:
-        y, x_hat = (few.restored(part, x.shape) for part in few.normalise(few.rows(x), mean, inv_std, weight, bias))
-        return np.ascontiguousarray(y), Normalised(x_hat, mean, inv_std, None, None, x.dtype, way, None, False)
+        y, x_hat = few.normalise(few.rows(x), mean, inv_std, weight, bias)
+        y = few.restored(y, x.shape).astype(x.dtype, order="C")
+        return y, Normalised(x_hat, mean, inv_std, None, None, x.shape, x.dtype, way, None, False)
     memory, last = _memory(x)
     layout, z = _layout(memory, last), mean * inv_std
     # The mean that counts here may be that of other ranks, or of earlier batches.
     shift = mean.astype(x.dtype) if np.count_nonzero(z * z > FAR) else None
-    normalised = Normalised(memory, mean, inv_std, shift, None, x.dtype, way, layout, last)
+    normalised = Normalised(memory, mean, inv_std, shift, None, x.shape, x.dtype, way, layout, last)
     a = inv_std if weight is None else weight * inv_std
     b = -a * normalised.offset
     y = space.take(memory.shape, x.dtype)
-    layout.affine(memory, shift, a, b if bias is None else b + bias, y)
+    layout.affine(memory, shift, a, b if bias is None else b + bias, y, space)
     return _restored(y, last), normalised
 
 
@@ -133,7 +132,7 @@ def local_backward_sums(dy: Array, normalised: Normalised, space: Workspace) -> 
     """As the readable one: sum(dy x_hat) = inv_std (sum(dy (x - shift)) - (mean - shift) sum(dy))."""
     x, layout = normalised.x, normalised.layout
     if normalised.way == FEW:
-        return few.local_backward_sums(few.rows(dy), few.rows(x))
+        return few.local_backward_sums(few.rows(dy), x)
     if layout is None:
         return readable.local_backward_sums(dy, x)
     total, products = layout.sums(_memory_like(dy, normalised), x, normalised.shift, space)
@@ -146,7 +145,7 @@ def input_gradient(
     """As the readable one: dx = a (dy + k (x - shift) + q)."""
     x, inv_std, layout = normalised.x, normalised.inv_std, normalised.layout
     if normalised.way == FEW:
-        dx = few.input_gradient(few.rows(dy), few.rows(x), inv_std, weight, sums, count)
+        dx = few.input_gradient(few.rows(dy), x, inv_std, weight, sums, count)
         return few.restored(dx, dy.shape).astype(normalised.dtype, order="C")
     if layout is None:
         dy = dy.astype(np.float64)
@@ -155,7 +154,7 @@ def input_gradient(
     q = sums.dy / -count - k * normalised.offset
     dx = space.take(x.shape, normalised.dtype)
     a = inv_std if weight is None else weight * inv_std
-    layout.gradient(_memory_like(dy, normalised), x, normalised.shift, a, k, q, dx)
+    layout.gradient(_memory_like(dy, normalised), x, normalised.shift, a, k, q, dx, space)
     return _restored(dx, normalised.last)
 
 
@@ -166,7 +165,7 @@ def frozen_input_gradient(dy: Array, normalised: Normalised, weight: Array | Non
         return readable.frozen_input_gradient(dy, inv_std, weight).astype(normalised.dtype)
     dx = space.take(normalised.x.shape, normalised.dtype)
     a = inv_std if weight is None else weight * inv_std
-    layout.affine(_memory_like(dy, normalised), None, a, None, dx)
+    layout.affine(_memory_like(dy, normalised), None, a, None, dx, space)
     return _restored(dx, normalised.last)
 
 

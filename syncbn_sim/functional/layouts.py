@@ -6,7 +6,10 @@ blocks of 512 KiB, so that what one pass has touched is still in the second-leve
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
+from itertools import accumulate
 from typing import Any
 
 import numpy as np
@@ -18,7 +21,11 @@ BLOCK = 512 * 1024  # bytes
 RUN = 4096  # longest run of numbers that is summed in the data's own dtype
 LONG_RUN, LARGE = 400, 16 * 1024  # numbers in a row, and in all, from which on `lean` pays
 PLANES = 32  # numbers of one channel in a row from which on Planes are quicker than Rows
-WIDTH = 4096  # numbers that Rows take as one row
+WIDTH = 4096  # numbers that Rows take as one row to apply coefficients
+NARROW, GROUP = (
+    256,
+    128,
+)  # numbers that Rows take as one row to sum, and rows that BLAS adds up one after the other in the data's own dtype
 
 
 class Layout:
@@ -37,12 +44,22 @@ class Layout:
     dtype: np.dtype[Any]
 
     def blocks(self, memory: Array) -> list[Array]:
-        """Views of an array, one a block."""
+        """Views of an array, one a block: what coefficients are applied to."""
         raise NotImplementedError
 
-    def spread(self, values: Array) -> Array:
-        """(C,) as an array of the data's dtype that broadcasts against a block, or `[..., :width]` of it against a narrow one."""
+    def summed_blocks(self, memory: Array) -> list[Array]:
+        """Views of an array, one a block: what is summed."""
+        return self.blocks(memory)
+
+    def spread(self, values: list[Array], space: Workspace) -> Iterable[Array]:
+        """Each (C,) as an array of the data's dtype that broadcasts against a block, or `[..., :width]` of it against a narrow one."""
         raise NotImplementedError
+
+    def spread_given(self, space: Workspace, *values: Array | None) -> list[Any]:
+        """`spread`, None where None was given."""
+        given = [each for each in values if each is not None]
+        spread = iter(self.spread(given, space) if given else ())
+        return [None if each is None else next(spread) for each in values]
 
     def add_up(self, a: Array, x: Array, partial: Array, at: int, scratch: Array) -> int:
         """Writes the partial sums of a and a x into `partial[:, at:]`; returns where the next block's go. a or x may be `scratch`."""
@@ -60,21 +77,20 @@ class Layout:
         with np.errstate(over="ignore", invalid="ignore"):
             if self.lean:
                 np.setbufsize(16)
-            s = None if shift is None else self.spread(shift)
-            for ab, xb in zip(self.blocks(a), self.blocks(x), strict=True):
+            (s,) = self.spread_given(space, shift)
+            for ab, xb in zip(self.summed_blocks(a), self.summed_blocks(x), strict=True):
                 free = scratch[: xb.size].reshape(xb.shape)
                 if s is not None:
                     xb = np.subtract(xb, s[..., : xb.shape[-1]], free)
                 at = self.add_up(xb if a is x else ab, xb, partial, at, free)
         return self.fold(partial)  # with NumPy's own buffer, since it converts
 
-    def affine(self, x: Array, shift: Array | None, a: Array, b: Array | None, y: Array) -> None:
+    def affine(self, x: Array, shift: Array | None, a: Array, b: Array | None, y: Array, space: Workspace) -> None:
         """Y = a (x - shift) + b."""
+        s, a, b = self.spread_given(space, shift, a, b)
         with np.errstate(over="ignore", invalid="ignore"):
             if self.lean:
                 np.setbufsize(16)
-            s = None if shift is None else self.spread(shift)
-            a, b = self.spread(a), None if b is None else self.spread(b)
             for xb, yb in zip(reversed(self.blocks(x)), reversed(self.blocks(y)), strict=True):
                 n = xb.shape[-1]
                 if s is not None:
@@ -83,13 +99,14 @@ class Layout:
                 if b is not None:
                     np.add(yb, b[..., :n], yb)
 
-    def gradient(self, dy: Array, x: Array, shift: Array | None, a: Array, k: Array, q: Array, dx: Array) -> None:
+    def gradient(
+        self, dy: Array, x: Array, shift: Array | None, a: Array, k: Array, q: Array, dx: Array, space: Workspace
+    ) -> None:
         """Dx = a (dy + k (x - shift) + q)."""
+        s, a, k, q = self.spread_given(space, shift, a, k, q)
         with np.errstate(over="ignore", invalid="ignore"):
             if self.lean:
                 np.setbufsize(16)
-            s = None if shift is None else self.spread(shift)
-            a, k, q = self.spread(a), self.spread(k), self.spread(q)
             blocks = zip(*(reversed(self.blocks(each)) for each in (dy, x, dx)), strict=True)
             for dyb, xb, dxb in blocks:
                 n = xb.shape[-1]
@@ -126,10 +143,10 @@ class Planes(Layout):
             for j in range(0, length, self.piece)
         ]
 
-    def spread(self, values: Array) -> Array:
+    def spread(self, values: list[Array], space: Workspace) -> Iterable[Array]:
         """(C, 1); written out as (C, L) where that makes one long loop of many short ones."""
-        values = values.astype(self.dtype)[:, None]
-        return np.repeat(values, self.shape[2], 1) if self.written_out else values
+        columns = [each.astype(self.dtype)[:, None] for each in values]
+        return [np.repeat(each, self.shape[2], 1) for each in columns] if self.written_out else columns
 
     def add_up(self, a: Array, x: Array, partial: Array, at: int, scratch: Array) -> int:
         """A sum a run."""
@@ -144,57 +161,80 @@ class Planes(Layout):
 
 
 class Rows(Layout):
-    """(M, C, L) with short runs of L, or with channels last and L = 1: taken as fewer, wider rows of several times C L numbers.
+    """(M, C, L) with short runs of L, or with channels last and L = 1: rows of C L numbers, several of them taken as one wide row.
 
-    Wide rows keep NumPy's inner loops long; the coefficients are written out for a whole one. A last row may be shorter.
+    Rows to which coefficients are applied are wide, to keep NumPy's inner loops long, and the coefficients are written out for a
+    whole one. Rows that are summed are narrow: the fewer partial sums, the fewer are left to add up in float64. At the end of the
+    array there may be a block of fewer rows, and a row that is shorter.
     """
 
     def __init__(self, m: int, c: int, length: int, dtype: np.dtype[Any]) -> None:
         self.period, self.dtype = (c, length), dtype
         self.copies = max(1, min(WIDTH // (c * length), m // 16))
-        self.width = width = self.copies * c * length
-        self.lean = m * c * length >= LARGE and width >= LONG_RUN
-        self.height, self.rest = m // self.copies, m % self.copies * c * length
-        # Few rows a block, since BLAS adds them up one after the other in the data's own dtype.
-        self.rows = max(1, min(128, BLOCK // (width * dtype.itemsize), self.height))
-        self.ones = np.ones(self.rows, dtype)
-        self.partial = (-(-self.height // self.rows) + bool(self.rest), width)
-        self.largest = self.rows * width
+        self.width = self.copies * c * length
+        self.lean = m * c * length >= LARGE and self.width >= LONG_RUN
+        size, room = m * c * length, BLOCK // dtype.itemsize
+        height, less = divmod(size, self.width)
+        self.applied = [(rows, self.width) for rows in pieces(height, room // self.width)] + [(1, less)] * (less > 0)
+        narrow = c * length * max(1, min(NARROW // (c * length), self.copies))
+        height, less = divmod(size, narrow)
+        groups, left = divmod(height, GROUP)
+        self.summed: list[tuple[int, ...]] = [
+            (each, GROUP, narrow) for each in pieces(groups, room // (GROUP * narrow))
+        ]
+        self.summed += [(1, left, narrow)] * (left > 0) + [(1, 1, less)] * (less > 0)
+        self.ones = np.ones(GROUP, dtype)
+        self.partial = (sum(shape[0] for shape in self.summed), narrow)
+        self.largest = max(map(math.prod, self.summed))
 
     def blocks(self, memory: Array) -> list[Array]:
         """(rows, width), and the rest as (1, less)."""
-        end = self.height * self.width
-        flat = memory.reshape(-1)
-        wide = flat[:end].reshape(self.height, self.width)
-        found = [wide[i : i + self.rows] for i in range(0, self.height, self.rows)]
-        return [*found, flat[end:].reshape(1, -1)] if self.rest else found
+        return cut(memory, self.applied)
 
-    def spread(self, values: Array) -> Array:
+    def summed_blocks(self, memory: Array) -> list[Array]:
+        """(groups, GROUP, narrow), (1, fewer, narrow) and (1, 1, less)."""
+        return cut(memory, self.summed)
+
+    def spread(self, values: list[Array], space: Workspace) -> Iterable[Array]:
         """(width,)."""
-        if self.width == len(values):
-            return values.astype(self.dtype)
-        wide = np.empty((self.copies, *self.period), self.dtype)
-        wide[...] = values[:, None]
-        return wide.reshape(-1)
+        wide = space.take((len(values), self.copies, *self.period), self.dtype)
+        for row, each in zip(wide, values, strict=True):
+            row[...] = each[:, None]
+        return wide.reshape(len(values), -1)
 
     def add_up(self, a: Array, x: Array, partial: Array, at: int, scratch: Array) -> int:
-        """A sum a column."""
-        ones, width = self.ones[: len(a)], a.shape[-1]
+        """A sum a column and group."""
+        groups, rows, width = a.shape
+        ones, end = self.ones[:rows], at + groups
         # The product first: it reads straight through memory; the sum's several rows at a time then find them in the cache.
         # But if a is in `scratch` itself, it will be gone.
         if a is scratch:
-            np.matmul(ones, a, partial[0, at, :width])
+            np.matmul(ones, a, partial[0, at:end, :width])
         np.multiply(a, x, scratch)
         if a is not scratch:
-            np.matmul(ones, a, partial[0, at, :width])
-        np.matmul(ones, scratch, partial[1, at, :width])
-        if width < self.width:
-            partial[:, at, width:] = 0
-        return at + 1
+            np.matmul(ones, a, partial[0, at:end, :width])
+        np.matmul(ones, scratch, partial[1, at:end, :width])
+        partial[:, at:end, width:] = 0
+        return end
 
     def fold(self, partial: Array) -> Array:
-        """Over the blocks, and over a channel's columns."""
+        """Over the groups, and over a channel's columns."""
         return np.add.reduce(partial.reshape(2, -1, *self.period), (1, 3), np.float64)
+
+
+def pieces(whole: int, largest: int) -> list[int]:
+    """`whole` cut into pieces of at most this size, or of 1."""
+    step = max(1, largest)
+    return [min(step, whole - i) for i in range(0, whole, step)]
+
+
+def cut(memory: Array, shapes: Sequence[tuple[int, ...]]) -> list[Array]:
+    """Views of contiguous memory, one after the other, in these shapes."""
+    if len(shapes) == 1:
+        return [memory.reshape(shapes[0])]
+    flat = memory.reshape(-1)
+    ends = accumulate(map(math.prod, shapes))
+    return [flat[end - math.prod(shape) : end].reshape(shape) for shape, end in zip(shapes, ends, strict=True)]
 
 
 @lru_cache(maxsize=256)
