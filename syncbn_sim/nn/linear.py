@@ -7,7 +7,7 @@ from numpy.typing import DTypeLike
 
 from ..arrays import Array, as_float_array, zero_masked
 from ..errors import ShapeError
-from ..functional.linear import linear, linear_backward
+from ..functional.linear import bias_backward, linear, linear_backward
 from .module import Module, Parameter
 
 
@@ -57,8 +57,9 @@ class Linear(Module):
     def backward(self, dy: Array) -> Array:
         """Adds to the gradients of W and b, returns dx."""
         x, weights = self.pop()
-        dx, d_weight, d_bias = linear_backward(zero_masked(dy, weights), x, self.weight.data, self._workspace)
+        dy = zero_masked(dy, weights)
+        dx, d_weight = linear_backward(dy, x, self.weight.data, self._workspace)
         self.weight.add_grad(d_weight)
         if self.bias:
-            self.bias.add_grad(d_bias)
+            self.bias.add_grad(bias_backward(dy, self.bias.data))
         return dx.astype(x.dtype, copy=False)
