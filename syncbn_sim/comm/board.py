@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 import zlib
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -55,11 +56,11 @@ class Board:
     def pin(self, call: Call) -> dict[int, Call] | None:
         """Announces this rank's next call. Returns everybody's, if one of those announced so far differs, else None."""
         slot, number = call.number % _DEPTH, call.number
-        asked = f"{call.op}\0{call.detail}".encode()[:128]
-        mine = number << _BITS | zlib.crc32(asked)
+        asked, checksum = _encoded(call.op, call.detail)
+        mine = number << _BITS | checksum
         self._asked[self._rank, slot], self._where[self._rank, slot] = asked, call.where.encode()[:256]
         self._stamps[self._rank, slot] = mine  # last: the notice counts from here on
-        if all(stamp == mine or stamp >> _BITS != number for stamp in self._stamps[:, slot].tolist()):
+        if not [stamp for stamp in self._stamps[:, slot].tolist() if stamp != mine and stamp >> _BITS == number]:
             return None
         deadline = time.monotonic() + LATECOMERS
         while (self._stamps[:, slot] >> _BITS != number).any() and time.monotonic() < deadline:
@@ -87,3 +88,10 @@ class Board:
     def close(self) -> None:
         """Frees the memory. Collective."""
         self._window.Free()
+
+
+@lru_cache(maxsize=1024)
+def _encoded(op: str, detail: str) -> tuple[bytes, int]:
+    """What is asked, as it is pinned up, and its checksum."""
+    asked = f"{op}\0{detail}".encode()[:128]
+    return asked, zlib.crc32(asked)

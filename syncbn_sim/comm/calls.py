@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import sys
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -22,7 +22,7 @@ _COMM = str(Path(__file__).parent) + os.sep
 _PACKAGE = str(Path(__file__).parent.parent) + os.sep
 
 
-@dataclass(frozen=True)
+@dataclass(slots=True)
 class Call:
     """What one rank asked for.
 
@@ -57,12 +57,29 @@ def finished(number: int) -> Call:
 
 def describe(array: Array, op: str = "") -> str:
     """Reduction, dtype and shape: what must be equal on all ranks of an all-reduce."""
-    return f"{op} {_dtype_name(array.dtype)} {array.shape}"
+    return _described(op, array.dtype, array.shape)
+
+
+# Every collective of every step comes through here, mostly with what an earlier one came with: what makes text is cached.
+
+
+@lru_cache(maxsize=1024)
+def _described(op: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> str:
+    return f"{op} {dtype.name} {shape}"
+
+
+@lru_cache(maxsize=1024)
+def _line(file: str, number: int, function: str) -> str:
+    name = "notebook cell" if "ipykernel" in file else file.rpartition(os.sep)[2]
+    return f"{name}:{number}, in {function}"
+
+
+TALK, PACKAGE, USER = range(3)  # whose file a line is in
 
 
 @cache
-def _dtype_name(dtype: np.dtype[Any]) -> str:
-    return dtype.name  # worth caching: NumPy composes it anew each time, in 4 us
+def _home(file: str) -> int:
+    return TALK if file.startswith(_COMM) else PACKAGE if file.startswith(_PACKAGE) else USER
 
 
 def code_lines(frame: FrameType | None = None) -> str:
@@ -76,14 +93,12 @@ def code_lines(frame: FrameType | None = None) -> str:
     frame = frame or sys._getframe(1)
     lines: list[str] = []
     while frame is not None:
-        name = frame.f_code.co_filename
-        if not name.startswith(_COMM):
-            inside = name.startswith(_PACKAGE)
-            if not lines or not inside:
-                file = "notebook cell" if "ipykernel" in name else name.rpartition(os.sep)[2]
-                lines.append(f"{file}:{frame.f_lineno}, in {frame.f_code.co_name}")
-            if not inside:
-                break
+        code = frame.f_code
+        home = _home(code.co_filename)
+        if home == USER or (home == PACKAGE and not lines):
+            lines.append(_line(code.co_filename, frame.f_lineno, code.co_name))
+        if home == USER:
+            break
         frame = frame.f_back
     return " < ".join(reversed(lines)) or "an unknown line"
 

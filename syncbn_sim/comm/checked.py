@@ -66,7 +66,7 @@ class CheckedCommunicator(Wrapper):
 
     def _allreduce(self, array: Array, op: str) -> Array:
         self._agree("allreduce", describe(array, op))
-        return self.inner.allreduce(array, op)
+        return self.inner._allreduce(array, op)
 
     def _allreduce_into(self, array: Array, op: str, out: Array) -> None:
         self._agree("allreduce", describe(array, op))
@@ -74,19 +74,19 @@ class CheckedCommunicator(Wrapper):
 
     def _allgather(self, array: Array) -> list[Array]:
         self._agree("allgather", str(array.dtype))
-        return self.inner.allgather(array)
+        return self.inner._allgather(array)
 
     def _bcast(self, value: Any, root: int) -> Any:
         self._agree("bcast", f"root {root}")
-        return self.inner.bcast(value, root)
+        return self.inner._bcast(value, root)
 
     def _barrier(self) -> None:
         self._agree("barrier")
-        self.inner.barrier()
+        self.inner._barrier()
 
     def _split(self, color: int | None, key: int) -> Communicator | None:
         self._agree("split")
-        group = self.inner.split(color, key)
+        group = self.inner._split(color, key)
         if group is None:
             return None
         board = Board(group.mpi_comm) if self.board is not None and isinstance(group, MPICommunicator) else None

@@ -54,7 +54,7 @@ class LedgerCommunicator(Wrapper):
     def _allreduce(self, array: Array, op: str) -> Array:
         with self._write("allreduce") as entry:
             entry.bytes += array.nbytes
-            return self.inner.allreduce(array, op)
+            return self.inner._allreduce(array, op)
 
     def _allreduce_into(self, array: Array, op: str, out: Array) -> None:
         with self._write("allreduce") as entry:
@@ -64,21 +64,21 @@ class LedgerCommunicator(Wrapper):
     def _allgather(self, array: Array) -> list[Array]:
         with self._write("allgather") as entry:
             entry.bytes += array.nbytes
-            return self.inner.allgather(array)
+            return self.inner._allgather(array)
 
     def _bcast(self, value: Any, root: int) -> Any:
         with self._write("bcast") as entry:
-            result = self.inner.bcast(value, root)
+            result = self.inner._bcast(value, root)
             entry.bytes += getattr(result, "nbytes", 0)
             return result
 
     def _barrier(self) -> None:
         with self._write("barrier"):
-            self.inner.barrier()
+            self.inner._barrier()
 
     def _split(self, color: int | None, key: int) -> Communicator | None:
         with self._write("split"):
-            group = self.inner.split(color, key)
+            group = self.inner._split(color, key)
         if group is None:
             return None
         wrapped = LedgerCommunicator(group)
@@ -88,10 +88,10 @@ class LedgerCommunicator(Wrapper):
     def _send(self, array: Array, dest: int, tag: int) -> None:
         with self._write("send") as entry:
             entry.bytes += array.nbytes
-            self.inner.send(array, dest, tag)
+            self.inner._send(array, dest, tag)
 
     def _recv(self, source: int, tag: int) -> Array:
         with self._write("recv") as entry:
-            array = self.inner.recv(source, tag)
+            array = self.inner._recv(source, tag)
             entry.bytes += array.nbytes
             return array

@@ -9,29 +9,29 @@ from .base import Communicator
 
 
 class Wrapper(Communicator):
-    """Passes every call on; a subclass changes what it is about."""
+    """Passes every call on, its arguments checked; a subclass changes what it is about."""
 
     def __init__(self, inner: Communicator) -> None:
         self.inner = inner
         self.rank, self.size, self.backend = inner.rank, inner.size, inner.backend
 
     def _allreduce(self, array: Array, op: str) -> Array:
-        return self.inner.allreduce(array, op)
+        return self.inner._allreduce(array, op)
 
     def _allgather(self, array: Array) -> list[Array]:
-        return self.inner.allgather(array)
+        return self.inner._allgather(array)
 
     def _bcast(self, value: Any, root: int) -> Any:
-        return self.inner.bcast(value, root)
+        return self.inner._bcast(value, root)
 
     def _barrier(self) -> None:
-        self.inner.barrier()
+        self.inner._barrier()
 
     def _split(self, color: int | None, key: int) -> Communicator | None:
-        return self.inner.split(color, key)
+        return self.inner._split(color, key)
 
     def _send(self, array: Array, dest: int, tag: int) -> None:
-        self.inner.send(array, dest, tag)
+        self.inner._send(array, dest, tag)
 
     def _recv(self, source: int, tag: int) -> Array:
-        return self.inner.recv(source, tag)
+        return self.inner._recv(source, tag)
