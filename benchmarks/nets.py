@@ -131,17 +131,26 @@ def together(comm: Communicator, call: Callable[[], object]) -> float:
     return float(max(mpi_comm.allgather(time.perf_counter() - start)))
 
 
+REST = 5e-3  # seconds after which another library's threads no longer spin
+
+
 def alone(comm: Communicator, call: Callable[[], object]) -> float:
     """Seconds of a call on rank 0 while the others sleep; 0 on those. Collective."""
     mpi_comm, took = mpi_of(comm), 0.0
     gather_quietly(mpi_comm)
     if comm.rank == 0:
-        time.sleep(5e-3)  # the others' last look at the barrier, and their libraries' threads, have come to rest
+        time.sleep(REST)  # the others' last look at the barrier has come to its end
         start = time.perf_counter()
         call()
         took = time.perf_counter() - start
+        time.sleep(REST)
     gather_quietly(mpi_comm)
     return took
+
+
+def repeated(call: Callable[[], object], count: int) -> Callable[[], object]:
+    """A call that makes so many."""
+    return lambda: [call() for _ in range(count)]
 
 
 def how_many(comm: Communicator, call: Callable[[], object], seconds: float, most: int) -> int:

@@ -49,7 +49,7 @@ def test_who_computes_something_else_is_not_timed() -> None:
 @pytest.mark.parametrize("shape", [Shape((6, 3)), Shape((4, 3, 5, 5)), Shape((4, 5, 5, 3), last=True)])
 def test_all_rivals_agree(shape: Shape) -> None:
     _, calls = bn_step._calls(shape)
-    assert {"ours", "kernels", "textbook", "plain"} <= set(calls)
+    assert {"ours", "kernels", "passes", "textbook", "plain"} <= set(calls)
 
 
 def test_calls_take_turns_and_ratios_are_paired() -> None:

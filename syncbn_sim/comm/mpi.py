@@ -27,9 +27,7 @@ if TYPE_CHECKING:
     Request = mpi_types.Request
 
 PATIENCE = 300.0  # seconds; a job may well load data on one rank for minutes
-LOOKS = (
-    1000  # how often a rank that waits looks, letting others go first in between: about a millisecond of a core's time
-)
+LOOKS = 400  # how often a rank that waits looks, letting others go first in between: half a millisecond of a core
 NAP = 1e-5  # seconds; thereafter it naps between looks
 GRACE = 2.0  # seconds in which the other ranks' watchdogs can speak before the job is ended
 
