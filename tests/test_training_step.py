@@ -49,6 +49,28 @@ def test_a_step_in_steady_state_allocates_nothing_large(optimizer) -> None:
     assert abs(after[-1] - after[-2]) < 4 * KIB
 
 
+@pytest.mark.parametrize(
+    ("shape", "axis"), [((8, 256, 14, 14), 1), ((4, 64, 40, 40), 1), ((4096, 64), 1), ((8, 20, 20, 64), -1)]
+)
+@pytest.mark.parametrize("mean", [0, 100])
+def test_a_layer_in_steady_state_allocates_nothing_large(shape: tuple[int, ...], axis: int, mean: float) -> None:
+    """x has 1 MiB or more, far from 0 or not; what is taken anew is a few numbers a channel."""
+    rng = np.random.default_rng(0)
+    x, dy = ((rng.normal(size=shape) + mean).astype(np.float32) for _ in range(2))
+    norm = nn.BatchNorm(shape[axis], channel_axis=axis)
+    tracemalloc.start()
+    try:
+        for _ in range(4):
+            tracemalloc.reset_peak()
+            before, _ = tracemalloc.get_traced_memory()
+            norm(x)
+            norm.backward(dy)
+            _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak - before < 64 * KIB
+
+
 def test_a_step_after_a_smaller_batch() -> None:
     """The last batch of an epoch is smaller: buffers are cut to it, and stay."""
     rng = np.random.default_rng(0)

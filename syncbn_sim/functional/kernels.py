@@ -82,16 +82,18 @@ def local_moments(x: Array, weights: Array | None, space: Workspace) -> Moments:
     layout, count = _layout(memory, last), x.size // x.shape[1]
     total, total_sq = layout.sums(memory, memory, None, space)
     mean = total / count
-    deviation_sq = total_sq - total * mean
-    if np.count_nonzero(mean * total > FAR * deviation_sq):
+    mean_sq = total * mean  # n mean^2
+    deviation_sq = total_sq - mean_sq
+    if np.count_nonzero(mean_sq > FAR * deviation_sq):
         shift = mean.astype(x.dtype)
         rest, rest_sq = layout.sums(memory, memory, shift, space)
         deviation_sq = rest_sq - rest * rest / count
         mean = shift + rest / count
         total = count * mean
+        total_sq = deviation_sq + total * mean
     if not math.isfinite(deviation_sq.dot(deviation_sq)):  # perhaps only float32 has no room for the squares
         return readable.local_moments(x)
-    return Moments(float(count), total, deviation_sq + total * mean, deviation_sq)
+    return Moments(float(count), total, total_sq, deviation_sq)
 
 
 def normalise(
@@ -122,9 +124,9 @@ def normalise(
     shift = mean.astype(x.dtype) if np.count_nonzero(z * z > FAR) else None
     normalised = Normalised(memory, mean, inv_std, shift, None, x.shape, x.dtype, way, layout, last)
     a = inv_std if weight is None else weight * inv_std
-    b = -a * normalised.offset
+    b = (0.0 if bias is None else bias) - a * normalised.offset
     y = space.take(memory.shape, x.dtype)
-    layout.affine(memory, shift, a, b if bias is None else b + bias, y, space)
+    layout.affine(memory, shift, a, b, y, space)
     return _restored(y, last), normalised
 
 

@@ -146,7 +146,12 @@ class Planes(Layout):
     def spread(self, values: list[Array], space: Workspace) -> Iterable[Array]:
         """(C, 1); written out as (C, L) where that makes one long loop of many short ones."""
         columns = [each.astype(self.dtype)[:, None] for each in values]
-        return [np.repeat(each, self.shape[2], 1) for each in columns] if self.written_out else columns
+        if not self.written_out:
+            return columns
+        wide = space.take((len(values), *self.shape[1:]), self.dtype)
+        for plane, column in zip(wide, columns, strict=True):
+            plane[...] = column
+        return wide
 
     def add_up(self, a: Array, x: Array, partial: Array, at: int, scratch: Array) -> int:
         """A sum a run."""
@@ -199,7 +204,7 @@ class Rows(Layout):
         """(width,)."""
         wide = space.take((len(values), self.copies, *self.period), self.dtype)
         for row, each in zip(wide, values, strict=True):
-            row[...] = each[:, None]
+            row[...] = each.astype(self.dtype)[:, None]  # cast before it is spread: once a channel
         return wide.reshape(len(values), -1)
 
     def add_up(self, a: Array, x: Array, partial: Array, at: int, scratch: Array) -> int:

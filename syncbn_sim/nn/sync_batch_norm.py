@@ -44,8 +44,10 @@ class SyncBatchNorm(BatchNorm):
 
     def batch_statistics(self, local: Moments) -> Statistics:
         """The statistics of the union: moments add, so one all-reduce of their sum is exact."""
-        return self.statistics_of(Moments.unpack(self.comm.allreduce(local.pack())))
+        packed = local.pack()
+        return self.statistics_of(Moments.unpack(self.comm.allreduce(packed, out=packed)))
 
     def sum_backward(self, local: BackwardSums) -> BackwardSums:
         """The adjoint of a sum over ranks is a sum over ranks."""
-        return BackwardSums.unpack(self.comm.allreduce(local.pack()))
+        packed = local.pack()
+        return BackwardSums.unpack(self.comm.allreduce(packed, out=packed))
