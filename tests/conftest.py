@@ -50,12 +50,21 @@ def run_mpi(ranks: int, *arguments: str, seconds: float = 60, **environment: str
     return run([mpirun, "-n", str(ranks), sys.executable, *arguments], seconds, env=env)
 
 
+MPI_CASES = [(1, False), (2, False), (2, True), (3, True), (4, False), (4, True), (8, True)]  # ranks, crowded
+
+
 @functools.cache
-def mpi_matrix(ranks: int) -> tuple[dict[str, str], dict[str, np.ndarray]]:
-    """One mpirun for the whole matrix of checks at this number of ranks: their outcomes, and the trained state."""
+def mpi_matrix(ranks: int, crowded: bool) -> tuple[dict[str, str], dict[str, np.ndarray]]:
+    """One mpirun for the whole matrix of checks at this number of ranks: their outcomes, and the trained state.
+
+    Args:
+        ranks: number of processes.
+        crowded: whether they are to sum as ranks do that outnumber the cores, whatever this machine has.
+    """
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder) / "state.npz"
-        done = run_mpi(ranks, "tests/mpi_program.py", str(state), seconds=100)
+        arguments = [str(state), *["crowded"] * crowded]
+        done = run_mpi(ranks, "tests/mpi_program.py", *arguments, seconds=100)
         if done.returncode != 0:
             pytest.fail(f"mpirun -n {ranks} ended with {done.returncode}\n{done.stderr[-6000:]}")
         with np.load(state) as arrays:

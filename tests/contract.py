@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import time
 
 import numpy as np
 import pytest
@@ -75,6 +76,42 @@ def check_allreduce_repeats_its_bits(comm: Communicator) -> None:
         np.testing.assert_array_equal(comm.allreduce(mine), first)
     for other in comm.allgather(first):
         np.testing.assert_array_equal(other, first)
+
+
+def check_allreduce_of_large_arrays(comm: Communicator) -> None:
+    """Longer than any buffer on the way, and no multiple of it."""
+    for dtype in (np.float64, np.float32, np.int64):
+        parts = [(np.arange(300_007) % (r + 7)).astype(dtype) for r in range(comm.size)]
+        kept = parts[comm.rank].copy()
+        np.testing.assert_array_equal(comm.allreduce(parts[comm.rank]), sum(parts))
+        np.testing.assert_array_equal(parts[comm.rank], kept)
+        comm.allreduce(kept, "max", out=kept)
+        np.testing.assert_array_equal(kept, np.max(parts, axis=0))
+
+
+def check_no_rank_runs_ahead(comm: Communicator) -> None:
+    """Many calls one after the other, between which ranks dawdle by turns: nobody reads what belongs to the call before or after."""
+    rng = np.random.default_rng(comm.rank)
+    for call in range(60):
+        if rng.random() < 0.2:
+            time.sleep(1e-3)
+        size = 1 + call % 5
+        got = comm.allreduce(np.full(size, call * (comm.rank + 1.0)))
+        np.testing.assert_array_equal(got, np.full(size, call * comm.size * (comm.size + 1) / 2))
+        got[:] = -1  # ours to write into
+
+
+def check_barrier(comm: Communicator) -> None:
+    """Nobody leaves before the last one, which dawdles, has come."""
+    last = comm.size - 1
+    for _ in range(3):
+        if comm.rank == last:
+            time.sleep(0.02)
+        came = time.monotonic()
+        comm.barrier()
+        left = time.monotonic()
+        came, left = (comm.allgather(np.array([t])) for t in (came, left))
+        assert min(left)[0] >= came[last][0]
 
 
 def check_allreduce_refuses(comm: Communicator) -> None:

@@ -11,7 +11,8 @@ import equivalence
 import numpy as np
 from training import fifty_steps
 
-from syncbn_sim.comm import Communicator, launch
+from syncbn_sim.comm import Communicator, launch, mpi
+from syncbn_sim.comm.wrapper import Wrapper
 
 
 def program(comm: Communicator) -> None:
@@ -29,6 +30,8 @@ def program(comm: Communicator) -> None:
     states = [fifty_steps(comm) for _ in range(2)]
     same = all((states[0][k] == states[1][k]).all() for k in states[0])
     report["bits repeat"] = "" if same else f"rank {comm.rank}: two runs differ"
+    assert isinstance(comm, Wrapper)
+    report["shared"] = bool(comm.inner._shared)
     if comm.rank == 0:
         np.savez(sys.argv[1], **states[0])
         print(json.dumps(report))
@@ -38,4 +41,5 @@ if __name__ == "__main__":
     import pytest
 
     pytest_failed = pytest.fail.Exception
+    mpi.crowd_one_machine = lambda comm: sys.argv[2:] == ["crowded"]
     launch(program)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contract
 import numpy as np
 import pytest
-from conftest import mpi_matrix
+from conftest import MPI_CASES, mpi_matrix
 
 from syncbn_sim.comm import Communicator, LedgerCommunicator, launch
 from syncbn_sim.comm.checked import CheckedCommunicator
@@ -35,10 +35,12 @@ def test_contract_wrappers(check: str, wrapper: type[LedgerCommunicator] | type[
     launch(lambda comm: contract.CHECKS[check](wrapper(comm)), 3, "threads")
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 3, 4, 8])
+@pytest.mark.parametrize(("ranks", "crowded"), MPI_CASES)
 @pytest.mark.parametrize("check", contract.CHECKS)
-def test_contract_mpi(check: str, ranks: int) -> None:
-    assert mpi_matrix(ranks)[0][f"contract:{check}"] == ""
+def test_contract_mpi(check: str, ranks: int, crowded: bool) -> None:
+    report, _ = mpi_matrix(ranks, crowded)
+    assert report[f"contract:{check}"] == ""
+    assert report["shared"] == crowded
 
 
 def test_threads_sum_in_rank_order() -> None:

@@ -182,6 +182,7 @@ def _launch_mpi(
         gathered = inner.gather_results(results)
         if board is not None:
             board.close()
+        inner.close()
         return None if gathered is None else [result for part in gathered for result in part]
     except BaseException as error:
         abort_with_traceback(inner.rank, _left(error) if isinstance(error, SystemExit) else error)

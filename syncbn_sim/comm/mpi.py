@@ -10,7 +10,6 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
-from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import numpy as np
@@ -19,6 +18,7 @@ from ..arrays import Array
 from ..errors import CollectiveMismatchError, DataError
 from .base import Communicator
 from .calls import code_lines
+from .shared import SharedReduction
 
 if TYPE_CHECKING:
     from mpi4py import MPI as mpi_types
@@ -27,12 +27,8 @@ if TYPE_CHECKING:
     Request = mpi_types.Request
 
 PATIENCE = 300.0  # seconds; a job may well load data on one rank for minutes
-LOOKS = 400  # how often a rank that waits looks, letting others go first in between: half a millisecond of a core
-NAP = 1e-5  # seconds; thereafter it naps between looks
+NAP = 1e-5  # seconds that a rank which waits for a message sleeps between looks
 GRACE = 2.0  # seconds in which the other ranks' watchdogs can speak before the job is ended
-
-
-_let_others_go_first = getattr(os, "sched_yield", partial(time.sleep, 0))
 
 
 class Watchdog:
@@ -88,7 +84,8 @@ class MPICommunicator(Communicator):
     """A duplicate of an MPI communicator, so that our messages never meet anybody else's.
 
     Arrays travel as buffers; only small objects (shapes, a broadcast configuration) are pickled.
-    Sums repeat themselves bit for bit on one machine and layout, in the library's order, not in rank order.
+    Where ranks outnumber the cores of their machine, they sum through memory that they share (`SharedReduction`), in rank order.
+    Elsewhere sums repeat themselves bit for bit on one machine and layout, but in the library's order.
     """
 
     backend = "mpi"
@@ -102,32 +99,13 @@ class MPICommunicator(Communicator):
         self._watchdog = watchdog or Watchdog(self.rank, lambda: MPI.COMM_WORLD.Abort(1))
         self._ops = {"sum": MPI.SUM, "max": MPI.MAX, "min": MPI.MIN}
         self._pending: list[tuple[Request, Array]] = []
-        self._crowded = more_ranks_than_cores(mpi_comm) if crowded is None else crowded
-
-    def _wait(self, request: Request) -> None:
-        """Waits for a call to end where ranks outnumber cores.
-
-        MPI's own wait hardly lets go of the core that the rank it waits for may need. Letting others go first after each look helps
-        where ranks compute in between (it costs a bare all-reduce some time); where other programs compute too, it takes naps.
-        """
-        looks = 0
-        while not request.Test():
-            looks += 1
-            if looks < LOOKS:
-                _let_others_go_first()
-            else:
-                time.sleep(NAP)
+        self._crowded = crowd_one_machine(mpi_comm) if crowded is None else crowded
+        self._shared = SharedReduction(mpi_comm) if self._crowded and self.size > 1 else None
 
     def _arrive(self) -> None:
-        """Lets all ranks arrive, so that the blocking call that follows need not wait for any."""
-        if self._crowded:
-            self._wait(self._comm.Ibarrier())
-
-    def _reduce(self, array: Any, out: Array, op: str) -> None:
-        if self._crowded:
-            self._wait(self._comm.Iallreduce(array, out, self._ops[op]))
-        else:
-            self._comm.Allreduce(array, out, self._ops[op])
+        """Where ranks crowd: lets all of them arrive, so that the blocking call that follows need not wait long for any."""
+        if self._shared:
+            self._shared.meet()
 
     def _allreduce(self, array: Array, op: str) -> Array:
         result = np.empty_like(array)
@@ -136,11 +114,14 @@ class MPICommunicator(Communicator):
 
     def _allreduce_into(self, array: Array, op: str, out: Array) -> None:
         with self._watchdog.watch("allreduce", op, array.dtype, array.shape):
+            if self._shared:
+                self._shared.allreduce(array, op, out)
+                return
             if op != "sum" and array.dtype.kind == "f":
                 # MPI leaves open what the larger of NaN and a number is, and ranks then differ; NumPy says NaN.
                 unknown = np.isnan(array).astype(np.int64)
-                self._reduce(self._mpi.IN_PLACE, unknown, "max")
-            self._reduce(self._mpi.IN_PLACE if out is array else array, out, op)
+                self._comm.Allreduce(self._mpi.IN_PLACE, unknown, self._mpi.MAX)
+            self._comm.Allreduce(self._mpi.IN_PLACE if out is array else array, out, self._ops[op])
             if op != "sum" and array.dtype.kind == "f":
                 out[unknown > 0] = np.nan
 
@@ -168,8 +149,10 @@ class MPICommunicator(Communicator):
 
     def _barrier(self) -> None:
         with self._watchdog.watch("barrier"):
-            self._arrive()
-            self._comm.Barrier()
+            if self._shared:
+                self._shared.meet()
+            else:
+                self._comm.Barrier()
 
     def _split(self, color: int | None, key: int) -> Communicator | None:
         with self._watchdog.watch("split"):
@@ -194,6 +177,11 @@ class MPICommunicator(Communicator):
             found.Recv(message)
         return _parse(message)
 
+    def close(self) -> None:
+        """Frees what the ranks share. Collective."""
+        if self._shared:
+            self._shared.close()
+
     def gather_results(self, result: Any) -> list[Any] | None:
         """Collects what each rank's function returned on rank 0; the last thing that launch() does."""
         with self._watchdog.watch("the end of launch: its function has returned, others have not"):
@@ -201,15 +189,15 @@ class MPICommunicator(Communicator):
             return self._comm.gather(result, 0)
 
 
-def more_ranks_than_cores(comm: Intracomm) -> bool:
-    """Whether more ranks share this machine than this process may use cores. Collective."""
+def crowd_one_machine(comm: Intracomm) -> bool:
+    """Whether all ranks share one machine, and are more than the cores that they may use there. Collective."""
     from mpi4py import MPI
 
     here = comm.Split_type(MPI.COMM_TYPE_SHARED)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    crowded = here.size > cores
+    crowded = here.size == comm.size > cores and hasattr(os, "mkfifo")
     here.Free()
-    return bool(comm.allreduce(crowded, MPI.LOR))
+    return bool(comm.allreduce(crowded, MPI.LAND))
 
 
 def as_bytes(array: Array) -> Array:
