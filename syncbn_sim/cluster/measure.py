@@ -34,11 +34,13 @@ def median_seconds(comm: Communicator, call: Callable[[], object], repeats: int 
 def swap_links(comm: Communicator) -> list[tuple[tuple[int, int], Link]]:
     """Alpha and beta of a `sendrecv` between ranks 0 and 1, fitted to three sizes in each range. Collective over two ranks."""
     links = []
-    for low, high in RANGES:
+    for low, high in reversed(
+        RANGES
+    ):  # the large ones first: freeing them teaches the C library to keep memory, which it then does for all
         sizes = np.unique(np.geomspace(low, high, 3).astype(int) // 8 * 8)
         seconds = [median_seconds(comm, partial(_swap, comm, np.ones(size // 8))) for size in sizes]
         links.append(((low, high), _fitted(sizes, np.array(seconds))))
-    return links
+    return links[::-1]
 
 
 def _fitted(sizes: Array, seconds: Array) -> Link:

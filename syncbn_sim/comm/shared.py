@@ -72,9 +72,8 @@ class SharedReduction:
             self._wake_all()
         else:
             self._arrive_and_sleep()
-        out[...] = (
-            result  # nobody writes there again before all have arrived at the next call, and so are done with this one
-        )
+        # Nobody writes the next result before all have arrived at the next call, and so are done with this one.
+        out[...] = result
 
     def _arrive_and_sleep(self) -> None:
         os.write(self._bells[0], RING)

@@ -22,10 +22,8 @@ RUN = 4096  # longest run of numbers that is summed in the data's own dtype
 LONG_RUN, LARGE = 400, 16 * 1024  # numbers in a row, and in all, from which on `lean` pays
 PLANES = 32  # numbers of one channel in a row from which on Planes are quicker than Rows
 WIDTH = 4096  # numbers that Rows take as one row to apply coefficients
-NARROW, GROUP = (
-    256,
-    128,
-)  # numbers that Rows take as one row to sum, and rows that BLAS adds up one after the other in the data's own dtype
+NARROW = 256  # numbers that Rows take as one row to sum
+GROUP = 128  # rows that BLAS adds up one after the other, in the data's own dtype
 
 
 class Layout:
