@@ -101,6 +101,19 @@ def check_no_rank_runs_ahead(comm: Communicator) -> None:
         got[:] = -1  # ours to write into
 
 
+def check_messages_wait_for_nobody(comm: Communicator) -> None:
+    """More than fits into any queue is sent before a collective, and received after it."""
+    if comm.size == 1:
+        return
+    after, before = (comm.rank + 1) % comm.size, (comm.rank - 1) % comm.size
+    for number in range(100):
+        comm.send(np.full(1000, 1000.0 * comm.rank + number), after, tag=number)
+    comm.barrier()
+    assert comm.allreduce(np.ones(3))[0] == comm.size
+    for number in range(100):
+        np.testing.assert_array_equal(comm.recv(before, tag=number), np.full(1000, 1000.0 * before + number))
+
+
 def check_barrier(comm: Communicator) -> None:
     """Nobody leaves before the last one, which dawdles, has come."""
     last = comm.size - 1

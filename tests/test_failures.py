@@ -301,3 +301,90 @@ launch(busy)
     )
     assert done.returncode != 0
     assert run(["pgrep", "-f", str(tmp_path / "script.py")]).stdout == ""
+
+
+CROWDED = """
+import os, sys
+import numpy as np
+from syncbn_sim.comm import launch, mpi
+mpi.crowd_one_machine = lambda comm: True
+"""
+
+
+def test_a_message_in_one_piece_waits_for_nobody_either() -> None:
+    """Where MPI can't read another process's memory, a large message needs its sender until it is received."""
+    code = f"""{CROWDED}
+def main(comm):
+    other = 1 - comm.rank
+    for _ in range(3):
+        comm.send(np.full(50_000, comm.rank + 1.0), other)
+        comm.barrier()
+        assert (comm.recv(other) == other + 1).all()
+    return comm.inner._shared is not None
+print(launch(main, backend="mpi"))
+"""
+    done = run_mpi(2, "-c", code, MPIR_CVAR_CH4_CMA_ENABLE="0", SYNCBN_SIM_WATCHDOG="20")
+    assert done.returncode == 0, done.stderr
+    assert "[True, True]" in done.stdout
+
+
+def test_without_pipes_crowded_ranks_talk_by_mpi() -> None:
+    code = f"""{CROWDED}
+make, names = os.mkfifo, []
+def refuse(name, mode):
+    names.append(os.path.dirname(name))
+    if name.endswith("1"):
+        raise OSError("no pipes here")
+    make(name, mode)
+os.mkfifo = refuse
+def main(comm):
+    total = comm.allreduce(np.array([comm.rank + 1.0]))
+    comm.barrier()
+    return total[0], comm.inner._shared, os.path.exists(names[0])
+print(launch(main, backend="mpi"))
+"""
+    done = run_mpi(3, "-c", code, SYNCBN_SIM_WATCHDOG="20")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("(np.float64(6.0), None, False)") == 3
+
+
+def test_a_communicator_outlives_its_launch_by_mpi_s_own_calls(tmp_path: Path) -> None:
+    """What the ranks shared is gone then: neither its memory nor its file numbers may be touched."""
+    code = f"""{CROWDED}
+def main(comm):
+    comm.barrier()
+    group = comm.split(comm.rank % 2)
+    assert group.allreduce(np.ones(2))[0] == group.size
+    kept[:] = comm, group
+kept = []
+for _ in range(2):
+    launch(main, backend="mpi", checked=False)
+comm, group = kept
+files = [open(os.path.join(sys.argv[1], str(comm.rank) + "-" + str(i)), "w+") for i in range(20)]
+comm.barrier()
+assert comm.allreduce(np.ones(1))[0] == 3
+assert group.allreduce(np.ones(1))[0] == group.size
+for file in files:
+    file.seek(0)
+    assert file.read() == ""
+print("fine")
+"""
+    done = run_mpi(3, "-c", code, str(tmp_path), SYNCBN_SIM_WATCHDOG="20")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("fine") == 3
+
+
+def test_ranks_are_crowded_where_they_outnumber_the_cores_they_have_together() -> None:
+    code = """
+import os
+from mpi4py import MPI
+from syncbn_sim.comm.mpi import crowd_one_machine
+comm, cores = MPI.COMM_WORLD, sorted(os.sched_getaffinity(0))
+found = []
+for mine in ({cores[0]}, {cores[comm.rank % len(cores)]}, set(cores)):
+    os.sched_setaffinity(0, mine)
+    found.append(crowd_one_machine(comm))
+assert found == [True, len(cores) < 2, len(cores) < 2], found
+"""
+    done = run_mpi(2, "-m", "mpi4py", "-c", code)
+    assert done.returncode == 0, done.stderr

@@ -71,6 +71,20 @@ def test_a_layer_in_steady_state_allocates_nothing_large(shape: tuple[int, ...],
     assert peak - before < 64 * KIB
 
 
+def test_gradients_outside_of_the_optimiser_are_this_batch_s() -> None:
+    """Where only the head is trained, the body's gradients do not pile up."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(64, WIDTH)).astype(np.float32), rng.normal(size=64)
+    model, loss = net(), nn.MSELoss()
+    optimizer = optim.SGD(model[-1].parameters(), 1e-12)
+    body = model.parameters()[0]
+    norms = []
+    for _ in range(3):
+        train.step(model, loss, optimizer, SerialCommunicator(), x, y)
+        norms.append(np.abs(body.grad).sum())
+    np.testing.assert_allclose(norms, norms[0], rtol=1e-3)
+
+
 def test_a_step_after_a_smaller_batch() -> None:
     """The last batch of an epoch is smaller: buffers are cut to it, and stay."""
     rng = np.random.default_rng(0)

@@ -36,7 +36,7 @@ def swap_links(comm: Communicator) -> list[tuple[tuple[int, int], Link]]:
     links = []
     for low, high in reversed(
         RANGES
-    ):  # the large ones first: freeing them teaches the C library to keep memory, which it then does for all
+    ):  # large ones first: freeing them teaches the C library to keep memory, from then on for all
         sizes = np.unique(np.geomspace(low, high, 3).astype(int) // 8 * 8)
         seconds = [median_seconds(comm, partial(_swap, comm, np.ones(size // 8))) for size in sizes]
         links.append(((low, high), _fitted(sizes, np.array(seconds))))

@@ -163,8 +163,8 @@ def _launch_mpi(
     checked: bool,
 ) -> list[Any] | None:
     world = start_mpi()
+    end_all_on_uncaught_errors(world.rank)
     inner = MPICommunicator(world)
-    end_all_on_uncaught_errors(inner.rank)
     ranks_inside = _ranks_inside(backend, ranks, inner.size)
     board = Board(world) if checked and Board.reaches_all_of(world) else None
     comm: Communicator = CheckedCommunicator(inner, board) if checked else inner

@@ -18,7 +18,7 @@ from ..arrays import Array
 from ..errors import CollectiveMismatchError, DataError
 from .base import Communicator
 from .calls import code_lines
-from .shared import SharedReduction
+from .shared import SharedReduction, open_shared
 
 if TYPE_CHECKING:
     from mpi4py import MPI as mpi_types
@@ -29,6 +29,16 @@ if TYPE_CHECKING:
 PATIENCE = 300.0  # seconds; a job may well load data on one rank for minutes
 NAP = 1e-5  # seconds that a rank which waits for a message sleeps between looks
 GRACE = 2.0  # seconds in which the other ranks' watchdogs can speak before the job is ended
+
+
+_unfinished: list[tuple[Request, Array]] = []  # messages of this process that have not left yet, with what they carry
+
+
+def _push() -> bool:
+    """Moves messages on; whether there are any left."""
+    if _unfinished:
+        _unfinished[:] = [(request, kept) for request, kept in _unfinished if not request.Test()]
+    return bool(_unfinished)
 
 
 class Watchdog:
@@ -84,8 +94,8 @@ class MPICommunicator(Communicator):
     """A duplicate of an MPI communicator, so that our messages never meet anybody else's.
 
     Arrays travel as buffers; only small objects (shapes, a broadcast configuration) are pickled.
-    Where ranks outnumber the cores of their machine, they sum through memory that they share (`SharedReduction`), in rank order.
-    Elsewhere sums repeat themselves bit for bit on one machine and layout, but in the library's order.
+    Where ranks outnumber the cores of the one machine they are on, they sum in rank order, through memory that they share
+    (`SharedReduction`). Elsewhere sums repeat themselves bit for bit on one machine and layout, but in the library's order.
     """
 
     backend = "mpi"
@@ -98,14 +108,21 @@ class MPICommunicator(Communicator):
         self.rank, self.size = mpi_comm.rank, mpi_comm.size
         self._watchdog = watchdog or Watchdog(self.rank, lambda: MPI.COMM_WORLD.Abort(1))
         self._ops = {"sum": MPI.SUM, "max": MPI.MAX, "min": MPI.MIN}
-        self._pending: list[tuple[Request, Array]] = []
         self._crowded = crowd_one_machine(mpi_comm) if crowded is None else crowded
-        self._shared = SharedReduction(mpi_comm) if self._crowded and self.size > 1 else None
+        self._shared: SharedReduction | None = None  # opened when it is needed: a group may never talk
+        self._groups: list[MPICommunicator] = []
+
+    def _meeting(self) -> SharedReduction | None:
+        """Where ranks crowd: what they meet in, asleep. Collective."""
+        if self._shared is None and self._crowded and self.size > 1:
+            self._shared = open_shared(self._comm, _push)
+            self._crowded = self._shared is not None
+        return self._shared
 
     def _arrive(self) -> None:
         """Where ranks crowd: lets all of them arrive, so that the blocking call that follows need not wait long for any."""
-        if self._shared:
-            self._shared.meet()
+        if meeting := self._meeting():
+            meeting.meet()
 
     def _allreduce(self, array: Array, op: str) -> Array:
         result = np.empty_like(array)
@@ -114,8 +131,8 @@ class MPICommunicator(Communicator):
 
     def _allreduce_into(self, array: Array, op: str, out: Array) -> None:
         with self._watchdog.watch("allreduce", op, array.dtype, array.shape):
-            if self._shared:
-                self._shared.allreduce(array, op, out)
+            if meeting := self._meeting():
+                meeting.allreduce(array, op, out)
                 return
             if op != "sum" and array.dtype.kind == "f":
                 # MPI leaves open what the larger of NaN and a number is, and ranks then differ; NumPy says NaN.
@@ -149,8 +166,8 @@ class MPICommunicator(Communicator):
 
     def _barrier(self) -> None:
         with self._watchdog.watch("barrier"):
-            if self._shared:
-                self._shared.meet()
+            if meeting := self._meeting():
+                meeting.meet()
             else:
                 self._comm.Barrier()
 
@@ -158,13 +175,16 @@ class MPICommunicator(Communicator):
         with self._watchdog.watch("split"):
             self._arrive()
             group = self._comm.Split(self._mpi.UNDEFINED if color is None else color, key)
-        return None if color is None else MPICommunicator(cast("Intracomm", group), self._watchdog, self._crowded)
+        if color is None:
+            return None
+        self._groups.append(MPICommunicator(cast("Intracomm", group), self._watchdog, self._crowded))
+        return self._groups[-1]
 
     def _send(self, array: Array, dest: int, tag: int) -> None:
         # A blocking Send returns early for small messages only: two ranks that send to each other first would hang above some size.
-        self._pending = [(request, kept) for request, kept in self._pending if not request.Test()]
+        _push()
         message = np.concatenate([_header(array), as_bytes(array)])
-        self._pending.append((self._comm.Isend(message, dest, tag), message))
+        _unfinished.append((self._comm.Isend(message, dest, tag), message))
 
     def _recv(self, source: int, tag: int) -> Array:
         with self._watchdog.watch("recv", f"from rank {source}, tag {tag}"):
@@ -178,9 +198,12 @@ class MPICommunicator(Communicator):
         return _parse(message)
 
     def close(self) -> None:
-        """Frees what the ranks share. Collective."""
+        """Frees what the ranks share; whoever talks on does so by MPI's own calls. Collective."""
+        for group in self._groups:
+            group.close()
         if self._shared:
             self._shared.close()
+        self._shared, self._crowded = None, False
 
     def gather_results(self, result: Any) -> list[Any] | None:
         """Collects what each rank's function returned on rank 0; the last thing that launch() does."""
@@ -190,11 +213,12 @@ class MPICommunicator(Communicator):
 
 
 def crowd_one_machine(comm: Intracomm) -> bool:
-    """Whether all ranks share one machine, and are more than the cores that they may use there. Collective."""
+    """Whether all ranks share one machine, and are more than the cores that they may use there together. Collective."""
     from mpi4py import MPI
 
     here = comm.Split_type(MPI.COMM_TYPE_SHARED)
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    mine = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
+    cores = len(set().union(*here.allgather(mine)))  # each rank may be bound to a core of its own
     crowded = here.size == comm.size > cores and hasattr(os, "mkfifo")
     here.Free()
     return bool(comm.allreduce(crowded, MPI.LAND))

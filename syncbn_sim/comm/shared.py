@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import select
+import shutil
 import tempfile
-import weakref
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
 
 SLOT = 256 * 1024  # bytes of memory a rank; a larger array goes through it in parts
 RING = b"!"
+NAP = 1e-4  # seconds between looks after messages that have not left yet
 
 
 class SharedReduction:
@@ -29,8 +32,15 @@ class SharedReduction:
     Results are the same bits as those of ranks that are threads.
     """
 
-    def __init__(self, comm: MPI.Intracomm) -> None:
-        """Collective over `comm`, whose ranks must be on one machine."""
+    def __init__(self, comm: MPI.Intracomm, bells: dict[int, int], push: Callable[[], bool]) -> None:
+        """Collective over `comm`, whose ranks must be on one machine. See `open_shared`.
+
+        Args:
+            comm: the ranks.
+            bells: descriptors of the pipes, from `_hang_bells`.
+            push: does something for messages that this rank has sent and that have not left yet; whether there are any. MPI moves them
+                only while somebody calls it, and a rank that is asleep does not.
+        """
         from mpi4py import MPI
 
         self.rank, self.size = comm.rank, comm.size
@@ -38,8 +48,7 @@ class SharedReduction:
         self._window = MPI.Win.Allocate_shared(rows * SLOT if self.rank == 0 else 0, 1, comm=comm)
         memory: Any = self._window.Shared_query(0)[0]
         self._memory = np.frombuffer(memory, np.uint8).reshape(rows, SLOT)
-        self._bells = _hang_bells(comm)
-        self._take_down = weakref.finalize(self, _close, list(self._bells.values()))
+        self._bells, self._push = bells, push
 
     def meet(self) -> None:
         """Returns once every rank has called it."""
@@ -57,18 +66,20 @@ class SharedReduction:
             self._reduce(flat[start : start + step], op, result[start : start + step])
 
     def close(self) -> None:
-        """Frees the memory. Collective."""
-        self._take_down()
+        """Frees memory and pipes. Collective."""
         self._window.Free()
+        for bell in self._bells.values():
+            os.close(bell)
 
     def _reduce(self, part: Array, op: str, out: Array) -> None:
         result, *parts = self._memory[:, : part.nbytes].view(part.dtype)
         parts[self.rank][...] = part
         if self.rank == 0:
             self._hear_all()
-            result[...] = parts[0]
-            for each in parts[1:]:
-                REDUCTIONS[op](result, each, out=result)
+            with np.errstate(all="ignore"):  # as in MPI: an error raised here would leave the others asleep
+                result[...] = parts[0]
+                for each in parts[1:]:
+                    REDUCTIONS[op](result, each, out=result)
             self._wake_all()
         else:
             self._arrive_and_sleep()
@@ -77,34 +88,65 @@ class SharedReduction:
 
     def _arrive_and_sleep(self) -> None:
         os.write(self._bells[0], RING)
-        os.read(self._bells[self.rank], 1)
+        self._listen(1)
 
     def _hear_all(self) -> None:
         missing = self.size - 1
         while missing:
-            missing -= len(os.read(self._bells[0], missing))
+            missing -= self._listen(missing)
+
+    def _listen(self, most: int) -> int:
+        """Sleeps until this rank's bell has rung; returns how often, at most `most` times."""
+        bell = self._bells[self.rank]
+        while self._push() and not select.select([bell], [], [], NAP)[0]:
+            pass
+        return len(os.read(bell, most))
 
     def _wake_all(self) -> None:
         for rank in range(1, self.size):
             os.write(self._bells[rank], RING)
 
 
-def _hang_bells(comm: MPI.Intracomm) -> dict[int, int]:
+def open_shared(comm: MPI.Intracomm, push: Callable[[], bool]) -> SharedReduction | None:
+    """A `SharedReduction`, or None on every rank if one of them can't have a pipe. Collective."""
+    bells = _hang_bells(comm)
+    return None if bells is None else SharedReduction(comm, bells, push)
+
+
+def _hang_bells(comm: MPI.Intracomm) -> dict[int, int] | None:
     """Opens a named pipe a rank and takes the names away again. Rank 0 rings all bells, the others its own one. Collective."""
-    folder = comm.bcast(tempfile.mkdtemp(prefix="syncbn-sim-") if comm.rank == 0 else None)
+    folder = comm.bcast(_new_folder() if comm.rank == 0 else None)
+    if folder is None:
+        return None
     names = [os.path.join(folder, str(rank)) for rank in range(comm.size)]
-    os.mkfifo(names[comm.rank], 0o600)
-    comm.Barrier()
-    ringing = range(comm.size) if comm.rank == 0 else (0, comm.rank)
-    bells = {rank: os.open(names[rank], os.O_RDWR) for rank in ringing}  # for both, so that opening waits for nobody
-    comm.Barrier()
-    os.unlink(names[comm.rank])
-    comm.Barrier()
+    bells: dict[int, int] = {}
+
+    def open_them() -> None:
+        for rank in range(comm.size) if comm.rank == 0 else (0, comm.rank):
+            bells[rank] = os.open(names[rank], os.O_RDWR)  # for both, so that opening waits for nobody
+
+    all_can = _all_can(comm, lambda: os.mkfifo(names[comm.rank], 0o600)) and _all_can(comm, open_them)
     if comm.rank == 0:
-        os.rmdir(folder)
-    return bells
-
-
-def _close(bells: list[int]) -> None:
-    for bell in bells:
+        shutil.rmtree(folder, ignore_errors=True)
+    if all_can:
+        return bells
+    for bell in bells.values():
         os.close(bell)
+    return None
+
+
+def _new_folder() -> str | None:
+    try:
+        return tempfile.mkdtemp(prefix="syncbn-sim-")
+    except OSError:
+        return None
+
+
+def _all_can(comm: MPI.Intracomm, step: Callable[[], None]) -> bool:
+    """Whether every rank could take this step. Collective."""
+    try:
+        step()
+        done = 1
+    except OSError:
+        done = 0
+    return bool(comm.allreduce(done) == comm.size)

@@ -1,7 +1,7 @@
 """How an array lies in memory, and the passes over it that suit: sums over the batch, and coefficients applied to it.
 
 `Planes`: a channel's numbers come in long runs. `Rows`: the channel changes with every number, or every few. Both walk in
-blocks of 512 KiB, so that what one pass has touched is still in the second-level cache when the next one comes.
+blocks of about 512 KiB, so that what one pass has touched is still in the second-level cache when the next one comes.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ LONG_RUN, LARGE = 400, 16 * 1024  # numbers in a row, and in all, from which on 
 PLANES = 32  # numbers of one channel in a row from which on Planes are quicker than Rows
 WIDTH = 4096  # numbers that Rows take as one row to apply coefficients
 NARROW = 256  # numbers that Rows take as one row to sum
-GROUP = 128  # rows that BLAS adds up one after the other, in the data's own dtype
+GROUP = 128  # at most so many rows are added up one after the other, in the data's own dtype
 
 
 class Layout:
@@ -85,8 +85,8 @@ class Layout:
 
     def affine(self, x: Array, shift: Array | None, a: Array, b: Array | None, y: Array, space: Workspace) -> None:
         """Y = a (x - shift) + b."""
-        s, a, b = self.spread_given(space, shift, a, b)
         with np.errstate(over="ignore", invalid="ignore"):
+            s, a, b = self.spread_given(space, shift, a, b)
             if self.lean:
                 np.setbufsize(16)
             for xb, yb in zip(reversed(self.blocks(x)), reversed(self.blocks(y)), strict=True):
@@ -101,8 +101,8 @@ class Layout:
         self, dy: Array, x: Array, shift: Array | None, a: Array, k: Array, q: Array, dx: Array, space: Workspace
     ) -> None:
         """Dx = a (dy + k (x - shift) + q)."""
-        s, a, k, q = self.spread_given(space, shift, a, k, q)
         with np.errstate(over="ignore", invalid="ignore"):
+            s, a, k, q = self.spread_given(space, shift, a, k, q)
             if self.lean:
                 np.setbufsize(16)
             blocks = zip(*(reversed(self.blocks(each)) for each in (dy, x, dx)), strict=True)
@@ -181,12 +181,11 @@ class Rows(Layout):
         self.applied = [(rows, self.width) for rows in pieces(height, room // self.width)] + [(1, less)] * (less > 0)
         narrow = c * length * max(1, min(NARROW // (c * length), self.copies))
         height, less = divmod(size, narrow)
-        groups, left = divmod(height, GROUP)
-        self.summed: list[tuple[int, ...]] = [
-            (each, GROUP, narrow) for each in pieces(groups, room // (GROUP * narrow))
-        ]
+        group = max(16, min(GROUP, room // narrow))
+        groups, left = divmod(height, group)
+        self.summed = [(each, group, narrow) for each in pieces(groups, room // (group * narrow))]
         self.summed += [(1, left, narrow)] * (left > 0) + [(1, 1, less)] * (less > 0)
-        self.ones = np.ones(GROUP, dtype)
+        self.ones = np.ones(group, dtype)
         self.partial = (sum(shape[0] for shape in self.summed), narrow)
         self.largest = max(map(math.prod, self.summed))
 
@@ -195,7 +194,7 @@ class Rows(Layout):
         return cut(memory, self.applied)
 
     def summed_blocks(self, memory: Array) -> list[Array]:
-        """(groups, GROUP, narrow), (1, fewer, narrow) and (1, 1, less)."""
+        """(groups, group, narrow), (1, fewer, narrow) and (1, 1, less)."""
         return cut(memory, self.summed)
 
     def spread(self, values: list[Array], space: Workspace) -> Iterable[Array]:

@@ -141,8 +141,10 @@ class Module:
 
     def zero_grad(self) -> None:
         """Forgets all gradients."""
-        for parameter in self.parameters():
-            parameter.grad = None
+        for module in self.modules():
+            for value in vars(module).values():
+                if isinstance(value, Parameter):
+                    value.grad = None
 
     def train(self, mode: bool = True) -> Self:
         """Training mode for this module and all below it; returns itself."""

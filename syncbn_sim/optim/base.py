@@ -48,11 +48,6 @@ class Optimizer:
         parts = [np.zeros(p.data.size) if p.grad is None else p.grad.ravel() for p in self.parameters]
         return np.concatenate([*parts, extra], out=self._packed)
 
-    def zero_grad(self) -> None:
-        """Forgets the gradients of its parameters."""
-        for p in self.parameters:
-            p.grad = None
-
     def step(self, gradient: Array | None = None) -> None:
         """Moves every parameter, then forgets the gradients.
 
@@ -66,7 +61,7 @@ class Optimizer:
         for p, view in zip(self.parameters, self._views, strict=True):
             if p.data is not view:  # of another dtype than the vector
                 p.data[...] = view
-        self.zero_grad()
+            p.grad = None
 
     def _adopt(self) -> None:
         """Copies in what is not a view of the flat vector, and makes it one."""

@@ -43,7 +43,7 @@ def step(
         ContextError: earlier forward passes are still waiting for their backward pass.
     """
     check_no_contexts(model)
-    optimizer.zero_grad()  # what an earlier backward pass has left is not this batch's
+    model.zero_grad()  # what an earlier backward pass has left is not this batch's
     try:
         loss_sum, count = loss(model(x, weights), y, weights)
         model.backward(loss.backward())
@@ -52,7 +52,7 @@ def step(
         raise
     gradient, loss_sum, count = sum_gradients(optimizer, loss_sum, count, comm)
     if count == 0:
-        optimizer.zero_grad()
+        model.zero_grad()
         return float("nan")
     optimizer.step(gradient)
     return loss_sum / count
