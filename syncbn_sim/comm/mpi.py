@@ -109,8 +109,12 @@ class MPICommunicator(Communicator):
         self._watchdog = watchdog or Watchdog(self.rank, lambda: MPI.COMM_WORLD.Abort(1))
         self._ops = {"sum": MPI.SUM, "max": MPI.MAX, "min": MPI.MIN}
         self._crowded = crowd_one_machine(mpi_comm) if crowded is None else crowded
-        self._shared: SharedReduction | None = None  # opened when it is needed: a group may never talk
+        self._shared: SharedReduction | None = None
         self._groups: list[MPICommunicator] = []
+        if (
+            crowded is None
+        ):  # a group opens it when it first talks, if ever; the world while all are here, so that nobody waits awake
+            self._meeting()
 
     def _meeting(self) -> SharedReduction | None:
         """Where ranks crowd: what they meet in, asleep. Collective."""
