@@ -111,9 +111,8 @@ class MPICommunicator(Communicator):
         self._crowded = crowd_one_machine(mpi_comm) if crowded is None else crowded
         self._shared: SharedReduction | None = None
         self._groups: list[MPICommunicator] = []
-        if (
-            crowded is None
-        ):  # a group opens it when it first talks, if ever; the world while all are here, so that nobody waits awake
+        # A group opens its meeting when it first talks, if ever; the world now, while all are here, so that nobody waits awake.
+        if crowded is None:
             self._meeting()
 
     def _meeting(self) -> SharedReduction | None:
