@@ -111,7 +111,7 @@ def _what_is_numpys(section: Section, ratios: dict[str, dict[str, Spread]]) -> N
     section.lines += [
         "What of it is NumPy's own: the passes alone are the calls that sum and that apply coefficients, with views, memory and",
         "coefficients ready. The functions of `functional/kernels.py` add what prepares them; the layer adds running statistics, contexts",
-        "and checks. Where the passes alone miss a goal, no arrangement of the rest can meet it.",
+        "and checks. Where these passes alone miss a goal, only other passes could meet it.",
     ]
     parts = {pair: name for pair, name in PARTS.items() if any(pair in r for r in ratios.values())}
     section.table(["shape", *parts.values()], [[s, *(r[pair] for pair in parts)] for s, r in ratios.items()])

@@ -63,7 +63,9 @@ def half_batch(comm: Communicator, shapes: list[list[int]], rounds: int) -> dict
         times: dict[str, list[float]] = {"ours": [], "torch": []}
         count = nets.how_many(comm, ours, 5e-3, 50)  # so that waking up after a rest does not weigh
         for _ in range(rounds):
-            os.sched_setaffinity(0, {cores[comm.rank % len(cores)]})
+            os.sched_setaffinity(
+                0, {cores[comm.rank % len(cores)]}
+            )  # else the kernel may leave both on one core for a while
             times["ours"].append(nets.together(comm, nets.repeated(ours, count)) / count)
             os.sched_setaffinity(0, cores)
             times["torch"].append(nets.alone(comm, nets.repeated(theirs, count)) / count)

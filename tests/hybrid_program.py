@@ -14,11 +14,8 @@ from training import fifty_steps
 from syncbn_sim.comm import Communicator, launch, schedules
 from syncbn_sim.errors import ArgumentError, CommunicatorError
 
-REFUSED = {
-    "check_point_to_point",
-    "check_messages_wait_for_nobody",
-    "check_split",
-}  # split by rank % 2 cuts through processes
+MESSAGES = {"check_point_to_point", "check_messages_wait_for_nobody"}
+REFUSED = MESSAGES | {"check_split"}  # split by rank % 2 cuts through processes
 
 
 def check_split_inside_and_along(comm: Communicator, processes: int) -> None:

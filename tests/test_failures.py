@@ -388,3 +388,16 @@ assert found == [True, len(cores) < 2, len(cores) < 2], found
 """
     done = run_mpi(2, "-m", "mpi4py", "-c", code)
     assert done.returncode == 0, done.stderr
+
+
+def test_infinities_of_opposite_sign_leave_nobody_asleep() -> None:
+    """The rank that adds up must wake the others, whatever NumPy is told to raise."""
+    code = f"""{CROWDED}
+def main(comm):
+    with np.errstate(all="raise"):
+        return np.isnan(comm.allreduce(np.array([np.inf if comm.rank else -np.inf])))[0]
+print(launch(main, backend="mpi"))
+"""
+    done = run_mpi(2, "-c", code, SYNCBN_SIM_WATCHDOG="5")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("True") == 2

@@ -219,6 +219,14 @@ def test_squares_beyond_float32(shape: tuple[int, ...]) -> None:
     )
 
 
+@pytest.mark.parametrize("shape", [(32, 4, 16, 16), (4096, 4), (4, 4, 64, 64)])
+def test_coefficients_beyond_float32_overflow_quietly(shape: tuple[int, ...]) -> None:
+    x, dy, _, bias = data(shape, "float32")
+    with np.errstate(all="raise"):
+        ours = through_kernels(x, dy, np.full(4, 1e300), bias)
+    assert not np.isfinite(ours["y"]).any()
+
+
 @pytest.mark.parametrize("shape", [(0, 3), (0, 3, 4, 4), (4, 3, 0)])
 def test_empty(shape: tuple[int, ...]) -> None:
     x, dy = np.ones(shape, np.float32), np.ones(shape, np.float32)

@@ -34,9 +34,8 @@ def median_seconds(comm: Communicator, call: Callable[[], object], repeats: int 
 def swap_links(comm: Communicator) -> list[tuple[tuple[int, int], Link]]:
     """Alpha and beta of a `sendrecv` between ranks 0 and 1, fitted to three sizes in each range. Collective over two ranks."""
     links = []
-    for low, high in reversed(
-        RANGES
-    ):  # large ones first: freeing them teaches the C library to keep memory, from then on for all
+    # Large ones first: freeing them teaches the C library to keep memory, from then on for all.
+    for low, high in reversed(RANGES):
         sizes = np.unique(np.geomspace(low, high, 3).astype(int) // 8 * 8)
         seconds = [median_seconds(comm, partial(_swap, comm, np.ones(size // 8))) for size in sizes]
         links.append(((low, high), _fitted(sizes, np.array(seconds))))
