@@ -8,10 +8,16 @@ import numpy as np
 
 from syncbn_sim.arrays import Array
 from syncbn_sim.functional import batch_norm as readable
-from syncbn_sim.functional.layouts import layout_of
+from syncbn_sim.functional.kernels import layout_of
+from syncbn_sim.functional.layouts import Blocks
+from syncbn_sim.functional.whole import Whole
 from syncbn_sim.workspace import Workspace
 
 from .rivals import EPS, Batch
+
+Prepared = tuple[
+    Callable[[Array, Array], None], list[tuple[Array, ...]], bool
+]  # sums, (x, dy, y, dx, a, b, k, q), lean
 
 
 def coefficients(batch: Batch) -> list[Array]:
@@ -31,32 +37,19 @@ def passes(batch: Batch) -> Callable[[], tuple[Array, Array]]:
     """
     x, dy, y, dx = batch.x, batch.dy, np.empty_like(batch.x), np.empty_like(batch.x)
     n, length = (x.size // batch.channels, 1) if batch.last else (len(x), x[0].size // batch.channels)
-    layout, space = layout_of(n, batch.channels, length, x.dtype), Workspace()
-    wide = list(layout.spread(coefficients(batch), space))
-    partial, scratch = np.empty((2, *layout.partial), x.dtype), space.take((layout.largest,), x.dtype)
-    summed = [
-        (xb, dyb, scratch[: xb.size].reshape(xb.shape))
-        for xb, dyb in zip(*map(layout.summed_blocks, (x, dy)), strict=True)
-    ]
-    applied = [
-        (*blocks, *(each[..., : blocks[0].shape[-1]] for each in wide))
-        for blocks in zip(*map(layout.blocks, (x, dy, y, dx)), strict=True)
-    ][::-1]
+    layout = layout_of(n, batch.channels, length, x.dtype)
+    sums, apply, lean = (_whole if isinstance(layout, Whole) else _blocks)(layout, batch, y, dx)
 
     def step() -> tuple[Array, Array]:
         with np.errstate():
-            if layout.lean:
+            if lean:
                 np.setbufsize(16)
-            at = 0
-            for xb, _, free in summed:
-                at = layout.add_up(xb, xb, partial, at, free)
-            for xb, _, yb, _, a, b, _, _ in applied:
+            sums(x, x)
+            for xb, _, yb, _, a, b, _, _ in apply:
                 np.multiply(xb, a, yb)
                 np.add(yb, b, yb)
-            at = 0
-            for xb, dyb, free in summed:
-                at = layout.add_up(dyb, xb, partial, at, free)
-            for xb, dyb, _, dxb, a, _, k, q in applied:
+            sums(dy, x)
+            for xb, dyb, _, dxb, a, _, k, q in apply:
                 np.multiply(xb, k, dxb)
                 np.add(dxb, dyb, dxb)
                 np.add(dxb, q, dxb)
@@ -64,3 +57,33 @@ def passes(batch: Batch) -> Callable[[], tuple[Array, Array]]:
         return y, dx
 
     return step
+
+
+def _whole(layout: Whole, batch: Batch, y: Array, dx: Array) -> Prepared:
+    partial, scratch = np.empty(layout.partial, y.dtype), np.empty(layout.shape, y.dtype)
+    shaped = {id(each): each.reshape(layout.shape) for each in (batch.x, batch.dy, y, dx)}
+    coefficient = [layout.spread(each) for each in coefficients(batch)]
+
+    def sums(a: Array, x: Array) -> None:
+        layout.add_up(shaped[id(a)], shaped[id(x)], partial, scratch)
+
+    return sums, [(*shaped.values(), *coefficient)], False
+
+
+def _blocks(layout: Blocks, batch: Batch, y: Array, dx: Array) -> Prepared:
+    space = Workspace()
+    wide = list(layout.spread(coefficients(batch), space))
+    partial, scratch = np.empty((2, *layout.partial), y.dtype), space.take((layout.largest,), y.dtype)
+    cut = {id(each): layout.summed_blocks(each) for each in (batch.x, batch.dy)}
+    free = [scratch[: block.size].reshape(block.shape) for block in cut[id(batch.x)]]
+    apply = [
+        (*blocks, *(each[..., : blocks[0].shape[-1]] for each in wide))
+        for blocks in zip(*map(layout.blocks, (batch.x, batch.dy, y, dx)), strict=True)
+    ]
+
+    def sums(a: Array, x: Array) -> None:
+        at = 0
+        for ab, xb, scratch in zip(cut[id(a)], cut[id(x)], free, strict=True):
+            at = layout.add_up(ab, xb, partial, at, scratch)
+
+    return sums, apply[::-1], layout.lean

@@ -11,7 +11,7 @@ import numpy as np
 from syncbn_sim import nn
 from syncbn_sim.arrays import Array
 from syncbn_sim.functional import batch_norm as readable
-from syncbn_sim.functional import kernels
+from syncbn_sim.functional.kernels import batch_of
 from syncbn_sim.workspace import Workspace
 
 EPS, MOMENTUM = 1e-5, 0.1
@@ -63,10 +63,11 @@ def our_functions(batch: Batch) -> Step:
 
     def step() -> tuple[object, ...]:
         x, dy = second(batch.x), second(batch.dy)
-        local = kernels.local_moments(x, None, space)
-        y, kept = kernels.normalise(x, local.mean, local.var(), EPS, batch.weight, batch.bias, None, space)
-        sums = kernels.local_backward_sums(dy, kept, space)
-        dx = kernels.input_gradient(dy, kept, batch.weight, sums, local.count, space)
+        kept = batch_of(x, None, space)
+        local = kept.local_moments()
+        y = kept.normalise(local.mean, local.var(), EPS, batch.weight, batch.bias)
+        sums = kept.local_backward_sums(dy)
+        dx = kept.input_gradient(batch.weight, sums, local.count)
         return back(y), back(dx), sums.dy_x_hat, sums.dy
 
     return step

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import sys
+from bisect import insort
 from typing import Any
 
 import numpy as np
@@ -26,7 +27,7 @@ class Workspace:
     """
 
     def __init__(self) -> None:
-        self._pool: list[Array] = []
+        self._pool: list[Array] = []  # the smallest first
 
     def take(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
         """Returns an array of this shape and dtype; its content is whatever was there before."""
@@ -38,16 +39,16 @@ class Workspace:
 
     def _free(self, size: int) -> Array:
         """The smallest buffer that is large enough and that nobody uses, or a new one."""
-        unused = [buffer for buffer in self._pool if sys.getrefcount(buffer.base) == UNUSED]
-        fitting = [buffer for buffer in unused if buffer.size >= size]
-        if fitting:
-            return fitting[0] if len(fitting) == 1 else min(fitting, key=len)
+        for buffer in self._pool:
+            if buffer.size >= size and sys.getrefcount(buffer.base) == UNUSED:
+                return buffer
         # Those that are free are too small for what this layer does now: let them go, so that nothing piles up.
         self._pool = [buffer for buffer in self._pool if sys.getrefcount(buffer.base) != UNUSED]
         memory = np.empty(size + ALIGNMENT, np.uint8)
         start = -memory.ctypes.data % ALIGNMENT
-        self._pool.append(memory[start : start + size])
-        return self._pool[-1]
+        buffer = memory[start : start + size]
+        insort(self._pool, buffer, key=len)
+        return buffer
 
     def __deepcopy__(self, memo: dict[int, Any]) -> Workspace:
         return Workspace()

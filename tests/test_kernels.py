@@ -14,7 +14,7 @@ from syncbn_sim import nn
 from syncbn_sim.arrays import Array
 from syncbn_sim.comm import launch
 from syncbn_sim.functional import batch_norm as readable
-from syncbn_sim.functional import few, kernels, layouts
+from syncbn_sim.functional import kernels, layouts, whole
 from syncbn_sim.workspace import Workspace
 
 EPS = 1e-5
@@ -30,6 +30,10 @@ LARGE = [
     (3, 9000),
     (301, 40, 2, 3),  # short runs
     (257, 300),
+    (256, 128),  # whole: rows
+    (7, 1300),
+    (3, 133, 5, 7),  # whole: planes
+    (500, 3, 2, 21),
 ]
 
 
@@ -61,10 +65,11 @@ def through_kernels(
     x: Array, dy: Array, weight: Array, bias: Array, space: Workspace | None = None
 ) -> dict[str, Array]:
     space = space or Workspace()
-    moments = kernels.local_moments(x, None, space)
-    y, normalised = kernels.normalise(x, moments.mean, moments.var(), EPS, weight, bias, None, space)
-    sums = kernels.local_backward_sums(dy, normalised, space)
-    dx = kernels.input_gradient(dy, normalised, weight, sums, moments.count, space)
+    batch = kernels.batch_of(x, None, space)
+    moments = batch.local_moments()
+    y = batch.normalise(moments.mean, moments.var(), EPS, weight, bias)
+    sums = batch.local_backward_sums(dy)
+    dx = batch.input_gradient(weight, sums, moments.count)
     assert y.dtype == dx.dtype == x.dtype
     assert y.shape == dx.shape == x.shape
     return {
@@ -252,11 +257,11 @@ def test_evaluation_with_frozen_statistics(shape: tuple[int, ...]) -> None:
 
 
 def test_each_way_is_tested() -> None:
-    kinds = {type(layouts.layout_of(s[0], s[1], int(np.prod(s[2:])), np.dtype(np.float32))) for s in LARGE}
-    assert kinds == {layouts.Planes, layouts.Rows}
-    assert kernels._way(np.ones((64, 16)), None) == kernels.FEW
-    assert all(kernels._way(np.ones(s, np.float32), None) == kernels.FAST for s in LARGE)
-    assert all(np.prod(s) > few.FEW for s in LARGE)
+    batches = [kernels.batch_of(np.ones(s, np.float32), None, Workspace()) for s in LARGE]
+    assert all(type(batch) is kernels.Many for batch in batches)
+    assert {type(batch.layout) for batch in batches} == {layouts.Planes, layouts.Rows, whole.Whole}
+    assert {batch.layout.rows for batch in batches if type(batch.layout) is whole.Whole} == {True, False}
+    assert type(kernels.batch_of(np.ones((64, 16)), None, Workspace())) is kernels.Few
 
 
 # -- buffers --------------------------------------------------------------------------------------------------------

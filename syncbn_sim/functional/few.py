@@ -11,59 +11,78 @@ import numpy as np
 
 from ..arrays import Array
 from ..stats.moments import Moments
+from ..workspace import Workspace
+from .batch import Batch
 from .batch_norm import BackwardSums
 
-FEW = 8 * 1024  # numbers; above, `kernels` is quicker
+FEW = 8 * 1024  # numbers; above, `Many` is quicker
 
 
-def rows(x: Array) -> Array:
-    """(N, C, ...) as (M, C) in float64, a row for each position. A copy."""
+class Few(Batch):
+    """A batch of a few numbers, as rows: (M, C) in float64, one for each position."""
+
+    def __init__(self, x: Array, space: Workspace) -> None:
+        super().__init__(x, None, space)
+        self._x = _rows(x)
+        self.ones = _ones(len(self._x))
+
+    def local_moments(self) -> Moments:
+        """Two passes: the mean, then the squares around it."""
+        count = float(len(self._x))
+        total = self.ones.dot(self._x)
+        mean = total / count
+        deviation = self._x - mean
+        deviation *= deviation
+        deviation_sq = self.ones.dot(deviation)
+        return Moments(count, total, deviation_sq + total * mean, deviation_sq)
+
+    def normalise(self, mean: Array, var: Array, eps: float, weight: Array | None, bias: Array | None) -> Array:
+        """As the readable one; x_hat takes the place of x."""
+        self.inv_std = 1.0 / np.sqrt(var.astype(np.float64, copy=False) + eps)
+        x_hat = self._x
+        x_hat -= mean
+        x_hat *= self.inv_std
+        y = x_hat if weight is None else x_hat * weight
+        return self._restored(y if bias is None else y + bias)
+
+    def x_hat(self) -> Array:
+        """Of the input's shape."""
+        return _as_second(self._x, self.shape)
+
+    def local_backward_sums(self, dy: Array) -> BackwardSums:
+        """Of rows."""
+        self._dy = _rows(dy)
+        return BackwardSums(self.ones.dot(self._dy), self.ones.dot(self._dy * self._x))
+
+    def input_gradient(self, weight: Array | None, sums: BackwardSums, count: float) -> Array:
+        """Dx = weight inv_std (dy - (sum(dy) + x_hat sum(dy x_hat)) / n)."""
+        dx = self._x * (sums.dy_x_hat / -count)
+        dx += sums.dy / -count
+        dx += self._dy
+        dx *= self.inv_std if weight is None else weight * self.inv_std
+        return self._restored(dx)
+
+    def frozen_input_gradient(self, weight: Array | None) -> Array:
+        """Dx = weight inv_std dy."""
+        return self._restored(self._dy * (self.inv_std if weight is None else weight * self.inv_std))
+
+    def _restored(self, rows: Array) -> Array:
+        return _as_second(rows, self.shape).astype(self.dtype, order="C")
+
+
+def _rows(x: Array) -> Array:
+    """(N, C, ...) as (M, C). A copy."""
     if x.ndim == 2:
         return x.astype(np.float64, order="C")
     return x.transpose(0, *range(2, x.ndim), 1).astype(np.float64, order="C").reshape(-1, x.shape[1])
 
 
-def restored(rows: Array, shape: tuple[int, ...]) -> Array:
+def _as_second(rows: Array, shape: tuple[int, ...]) -> Array:
     """(M, C) as (N, C, ...) of this shape: a view with channels on axis 1."""
     if len(shape) == 2:
         return rows
     n, c, *rest = shape
     return rows.reshape(n, *rest, c).transpose(0, len(shape) - 1, *range(1, len(shape) - 1))
-
-
-def local_moments(x: Array) -> Moments:
-    """Two passes: the mean, then the squares around it."""
-    count = len(x)
-    total = _ones(count).dot(x)
-    mean = total / count
-    deviation = x - mean
-    deviation_sq = _ones(count).dot(deviation * deviation)
-    return Moments(float(count), total, deviation_sq + total * mean, deviation_sq)
-
-
-def normalise(x: Array, mean: Array, inv_std: Array, weight: Array | None, bias: Array | None) -> tuple[Array, Array]:
-    """Returns y and x_hat; the latter takes x's place."""
-    x -= mean
-    x *= inv_std
-    y = x if weight is None else x * weight
-    return y if bias is None else y + bias, x
-
-
-def local_backward_sums(dy: Array, x_hat: Array) -> BackwardSums:
-    """sum(dy) and sum(dy x_hat)."""
-    ones = _ones(len(dy))
-    return BackwardSums(ones.dot(dy), ones.dot(dy * x_hat))
-
-
-def input_gradient(
-    dy: Array, x_hat: Array, inv_std: Array, weight: Array | None, sums: BackwardSums, count: float
-) -> Array:
-    """Dx = weight inv_std (dy - (sum(dy) + x_hat sum(dy x_hat)) / n)."""
-    dx = x_hat * (sums.dy_x_hat / -count)
-    dx += sums.dy / -count
-    dx += dy
-    dx *= inv_std if weight is None else weight * inv_std
-    return dx
 
 
 @lru_cache(maxsize=256)

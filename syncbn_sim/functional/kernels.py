@@ -14,7 +14,8 @@ Read `batch_norm` first. Here, for float32 and float64 without position weights 
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any
 
 import numpy as np
 
@@ -22,159 +23,105 @@ from ..arrays import Array
 from ..stats.moments import Moments
 from ..workspace import Workspace
 from . import batch_norm as readable
-from . import few
+from .batch import Batch
 from .batch_norm import BackwardSums
-from .layouts import Layout, layout_of
+from .few import FEW, Few
+from .layouts import PLANES, Layout, Planes, Rows
+from .whole import Whole
 
-READABLE, FEW, FAST = "readable", "few", "fast"
 FAR = 4.0  # shift where mean^2 > FAR variance; below, x^2 costs no more than a factor 1 + FAR of precision
 
 
-class Normalised(NamedTuple):
-    """What normalising leaves for the backward pass.
+def batch_of(x: Array, weights: Array | None, space: Workspace) -> Batch:
+    """A batch that takes its steps in the quickest way that is right for it."""
+    if weights is not None or x.dtype.char not in "fd" or x.size == 0:
+        return Batch(x, weights, space)
+    return Few(x, space) if x.size <= FEW else Many(x, space)
+
+
+class Many(Batch):
+    """A batch of many numbers, as they lie in memory.
 
     Attributes:
-        x: the input as it lies in memory, contiguous; of few numbers x_hat as rows, on the readable way x_hat.
-        mean, inv_std: (C,) float64, with which it was normalised.
         shift: (C,) in x's dtype, or None where x may be used as it is.
-        weights: of positions, None on the fast way.
-        shape: of the input, channels on axis 1.
-        dtype: of the input.
-        way: which functions did it.
-        layout: how x lies; on the fast way only.
-        last: whether x is kept with its channels last.
+        offset: (C,) float64, what is left of the mean when x has been shifted.
+        last: whether x has its channels last in memory.
+        layout: how it lies.
     """
 
-    x: Array
-    mean: Array
-    inv_std: Array
     shift: Array | None
-    weights: Array | None
-    shape: tuple[int, ...]
-    dtype: np.dtype[np.floating]
-    way: str
-    layout: Layout | None
-    last: bool
+    offset: Array
+
+    def __init__(self, x: Array, space: Workspace) -> None:
+        super().__init__(x, None, space)
+        self._x, self.last = _memory(x)
+        c = x.shape[1]
+        n, length = (x.size // c, 1) if self.last else (len(x), x.size // (len(x) * c))
+        self.layout = layout_of(n, c, length, x.dtype)
+        self.count = float(n * length)
+
+    def local_moments(self) -> Moments:
+        """A batch whose mean is far from 0 is measured again, around that mean."""
+        x, count, sums = self._x, self.count, self.layout.sums
+        total, total_sq = sums(x, x, None, self.space)
+        mean = total / count
+        mean_sq = total * mean  # n mean^2
+        deviation_sq = total_sq - mean_sq
+        if np.count_nonzero(mean_sq > FAR * deviation_sq):
+            shift = mean.astype(x.dtype)
+            rest, rest_sq = sums(x, x, shift, self.space)
+            deviation_sq = rest_sq - rest * rest / count
+            mean = shift + rest / count
+            total = count * mean
+            total_sq = deviation_sq + total * mean
+        if not math.isfinite(deviation_sq.dot(deviation_sq)):  # perhaps only float32 has no room for the squares
+            return readable.local_moments(_channels_second(x, self.last))
+        return Moments(count, total, total_sq, deviation_sq)
+
+    def normalise(self, mean: Array, var: Array, eps: float, weight: Array | None, bias: Array | None) -> Array:
+        """y = a (x - shift) + b with a = weight inv_std."""
+        x = self._x
+        mean = mean.astype(np.float64, copy=False)
+        self.inv_std = 1.0 / np.sqrt(var.astype(np.float64, copy=False) + eps)
+        # The mean that counts here may be that of other ranks, or of earlier batches.
+        z = mean * self.inv_std
+        self.shift = mean.astype(x.dtype) if np.count_nonzero(z * z > FAR) else None
+        self.offset = mean if self.shift is None else mean - self.shift
+        a = self.inv_std if weight is None else weight * self.inv_std
+        b = (0.0 if bias is None else bias) - a * self.offset
+        y = self.space.take(x.shape, x.dtype)
+        self.layout.affine(x, self.shift, a, b, y, self.space)
+        return _channels_second(y, self.last)
 
     def x_hat(self) -> Array:
-        """(x - mean) inv_std in float64, 0 at masked positions; channels on axis 1."""
-        if self.way == READABLE:
-            return self.x
-        if self.way == FEW:
-            return few.restored(self.x, self.shape)
-        x = _restored(self.x, self.last).astype(np.float64)
-        return (x - readable.per_channel(self.mean, x)) * readable.per_channel(self.inv_std, x)
+        """Computed anew: it is not kept."""
+        x = _channels_second(self._x, self.last).astype(np.float64)
+        if self.shift is not None:
+            x -= readable.per_channel(self.shift, x)
+        return (x - readable.per_channel(self.offset, x)) * readable.per_channel(self.inv_std, x)
 
-    @property
-    def offset(self) -> Array:
-        """What is left of the mean when x has been shifted."""
-        return self.mean if self.shift is None else self.mean - self.shift
+    def local_backward_sums(self, dy: Array) -> BackwardSums:
+        """sum(dy x_hat) = inv_std (sum(dy (x - shift)) - (mean - shift) sum(dy))."""
+        turned = np.moveaxis(dy, 1, -1) if self.last else dy
+        self._dy = np.ascontiguousarray(turned, self.dtype)
+        total, products = self.layout.sums(self._dy, self._x, self.shift, self.space)
+        return BackwardSums(total, self.inv_std * (products - self.offset * total))
 
+    def input_gradient(self, weight: Array | None, sums: BackwardSums, count: float) -> Array:
+        """Dx = a (dy + k (x - shift) + q)."""
+        k = self.inv_std * sums.dy_x_hat / -count
+        q = sums.dy / -count - k * self.offset
+        a = self.inv_std if weight is None else weight * self.inv_std
+        dx = self.space.take(self._x.shape, self.dtype)
+        self.layout.gradient(self._dy, self._x, self.shift, a, k, q, dx, self.space)
+        return _channels_second(dx, self.last)
 
-def local_moments(x: Array, weights: Array | None, space: Workspace) -> Moments:
-    """As the readable one. A batch whose mean is far from 0 is measured again, around that mean."""
-    way = _way(x, weights)
-    if way == FEW:
-        return few.local_moments(few.rows(x))
-    if way == READABLE:
-        return readable.local_moments(x, weights)
-    memory, last = _memory(x)
-    layout, count = _layout(memory, last), x.size // x.shape[1]
-    total, total_sq = layout.sums(memory, memory, None, space)
-    mean = total / count
-    mean_sq = total * mean  # n mean^2
-    deviation_sq = total_sq - mean_sq
-    if np.count_nonzero(mean_sq > FAR * deviation_sq):
-        shift = mean.astype(x.dtype)
-        rest, rest_sq = layout.sums(memory, memory, shift, space)
-        deviation_sq = rest_sq - rest * rest / count
-        mean = shift + rest / count
-        total = count * mean
-        total_sq = deviation_sq + total * mean
-    if not math.isfinite(deviation_sq.dot(deviation_sq)):  # perhaps only float32 has no room for the squares
-        return readable.local_moments(x)
-    return Moments(float(count), total, total_sq, deviation_sq)
-
-
-def normalise(
-    x: Array,
-    mean: Array,
-    var: Array,
-    eps: float,
-    weight: Array | None,
-    bias: Array | None,
-    weights: Array | None,
-    space: Workspace,
-) -> tuple[Array, Normalised]:
-    """y = weight (x - mean) / sqrt(var + eps) + bias = a (x - shift) + b, and what the backward pass needs."""
-    way = _way(x, weights)
-    if way == READABLE:
-        x_hat, inv_std = readable.standardize(x, mean, var, eps, weights)
-        y = readable.scale_and_shift(x_hat, weight, bias, weights).astype(x.dtype)
-        return y, Normalised(x_hat, mean, inv_std, None, weights, x.shape, x.dtype, way, None, False)
-    mean = mean.astype(np.float64, copy=False)
-    inv_std = 1.0 / np.sqrt(var.astype(np.float64, copy=False) + eps)
-    if way == FEW:
-        y, x_hat = few.normalise(few.rows(x), mean, inv_std, weight, bias)
-        y = few.restored(y, x.shape).astype(x.dtype, order="C")
-        return y, Normalised(x_hat, mean, inv_std, None, None, x.shape, x.dtype, way, None, False)
-    memory, last = _memory(x)
-    layout, z = _layout(memory, last), mean * inv_std
-    # The mean that counts here may be that of other ranks, or of earlier batches.
-    shift = mean.astype(x.dtype) if np.count_nonzero(z * z > FAR) else None
-    normalised = Normalised(memory, mean, inv_std, shift, None, x.shape, x.dtype, way, layout, last)
-    a = inv_std if weight is None else weight * inv_std
-    b = (0.0 if bias is None else bias) - a * normalised.offset
-    y = space.take(memory.shape, x.dtype)
-    layout.affine(memory, shift, a, b, y, space)
-    return _restored(y, last), normalised
-
-
-def local_backward_sums(dy: Array, normalised: Normalised, space: Workspace) -> BackwardSums:
-    """As the readable one: sum(dy x_hat) = inv_std (sum(dy (x - shift)) - (mean - shift) sum(dy))."""
-    x, layout = normalised.x, normalised.layout
-    if normalised.way == FEW:
-        return few.local_backward_sums(few.rows(dy), x)
-    if layout is None:
-        return readable.local_backward_sums(dy, x)
-    total, products = layout.sums(_memory_like(dy, normalised), x, normalised.shift, space)
-    return BackwardSums(total, normalised.inv_std * (products - normalised.offset * total))
-
-
-def input_gradient(
-    dy: Array, normalised: Normalised, weight: Array | None, sums: BackwardSums, count: float, space: Workspace
-) -> Array:
-    """As the readable one: dx = a (dy + k (x - shift) + q)."""
-    x, inv_std, layout = normalised.x, normalised.inv_std, normalised.layout
-    if normalised.way == FEW:
-        dx = few.input_gradient(few.rows(dy), x, inv_std, weight, sums, count)
-        return few.restored(dx, dy.shape).astype(normalised.dtype, order="C")
-    if layout is None:
-        dy = dy.astype(np.float64)
-        return readable.input_gradient(dy, x, inv_std, weight, sums, count, normalised.weights).astype(normalised.dtype)
-    k = inv_std * sums.dy_x_hat / -count
-    q = sums.dy / -count - k * normalised.offset
-    dx = space.take(x.shape, normalised.dtype)
-    a = inv_std if weight is None else weight * inv_std
-    layout.gradient(_memory_like(dy, normalised), x, normalised.shift, a, k, q, dx, space)
-    return _restored(dx, normalised.last)
-
-
-def frozen_input_gradient(dy: Array, normalised: Normalised, weight: Array | None, space: Workspace) -> Array:
-    """As the readable one: dx = a dy."""
-    inv_std, layout = normalised.inv_std, normalised.layout
-    if layout is None:
-        return readable.frozen_input_gradient(dy, inv_std, weight).astype(normalised.dtype)
-    dx = space.take(normalised.x.shape, normalised.dtype)
-    a = inv_std if weight is None else weight * inv_std
-    layout.affine(_memory_like(dy, normalised), None, a, None, dx, space)
-    return _restored(dx, normalised.last)
-
-
-def _way(x: Array, weights: Array | None) -> str:
-    if weights is not None or x.dtype.char not in "fd" or x.size == 0:
-        return READABLE
-    return FEW if x.size <= few.FEW else FAST
+    def frozen_input_gradient(self, weight: Array | None) -> Array:
+        """Dx = a dy."""
+        a = self.inv_std if weight is None else weight * self.inv_std
+        dx = self.space.take(self._x.shape, self.dtype)
+        self.layout.affine(self._dy, None, a, None, dx, self.space)
+        return _channels_second(dx, self.last)
 
 
 def _memory(x: Array) -> tuple[Array, bool]:
@@ -185,19 +132,14 @@ def _memory(x: Array) -> tuple[Array, bool]:
     return (turned, True) if turned.flags.c_contiguous else (np.ascontiguousarray(x), False)
 
 
-def _memory_like(dy: Array, normalised: Normalised) -> Array:
-    """`dy` in the order and dtype of the input."""
-    turned = np.moveaxis(dy, 1, -1) if normalised.last else dy
-    return np.ascontiguousarray(turned, normalised.dtype)
-
-
-def _restored(memory: Array, last: bool) -> Array:
+def _channels_second(memory: Array, last: bool) -> Array:
     """Channels back on axis 1."""
     return np.moveaxis(memory, -1, 1) if last else memory
 
 
-def _layout(memory: Array, last: bool) -> Layout:
-    shape = memory.shape
-    if last:
-        return layout_of(memory.size // shape[-1], shape[-1], 1, memory.dtype)
-    return layout_of(shape[0], shape[1], math.prod(shape[2:]), memory.dtype)
+@lru_cache(maxsize=256)
+def layout_of(n: int, c: int, length: int, dtype: np.dtype[Any]) -> Layout:
+    """The layout for contiguous (N, C, L); channels last is L = 1."""
+    if Whole.suits(n, c, length):
+        return Whole(n, c, length, dtype)
+    return (Planes if length >= PLANES else Rows)(n, c, length, dtype)

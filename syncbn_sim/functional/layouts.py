@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from functools import lru_cache
-from itertools import accumulate
+from itertools import groupby
 from typing import Any
 
 import numpy as np
@@ -27,9 +26,27 @@ GROUP = 128  # at most so many rows are added up one after the other, in the dat
 
 
 class Layout:
-    """The passes over arrays of one shape, order and dtype. It has no scratch of its own, so ranks may share it.
+    """The passes over arrays of one shape, order and dtype. It has no scratch of its own, so ranks may share it."""
 
-    A subclass says how to cut an array into blocks, and what a block's sums and coefficients look like.
+    dtype: np.dtype[Any]
+
+    def sums(self, a: Array, x: Array, shift: Array | None, space: Workspace) -> Array:
+        """sum(a) and sum(a (x - shift)) of each channel, (2, C) float64. If `a` is x, then x - shift stands for it too."""
+        raise NotImplementedError
+
+    def affine(self, x: Array, shift: Array | None, a: Array, b: Array | None, y: Array, space: Workspace) -> None:
+        """Y = a (x - shift) + b."""
+        raise NotImplementedError
+
+    def gradient(
+        self, dy: Array, x: Array, shift: Array | None, a: Array, k: Array, q: Array, dx: Array, space: Workspace
+    ) -> None:
+        """Dx = a (dy + k (x - shift) + q)."""
+        raise NotImplementedError
+
+
+class Blocks(Layout):
+    """The passes block by block. A subclass says how to cut an array, and what a block's sums and coefficients look like.
 
     NumPy copies a broadcast operand into a buffer of 8192 numbers first, although nothing needs converting. With a tiny buffer
     its loops take it from where it lies: twice as fast if they are long, slower if they are short. The size of the buffer
@@ -39,7 +56,6 @@ class Layout:
     lean: bool  # whether to shrink NumPy's buffer
     largest: int  # numbers in the largest block
     partial: tuple[int, ...]  # shape of the partial sums of one quantity
-    dtype: np.dtype[Any]
 
     def blocks(self, memory: Array) -> list[Array]:
         """Views of an array, one a block: what coefficients are applied to."""
@@ -68,7 +84,7 @@ class Layout:
         raise NotImplementedError
 
     def sums(self, a: Array, x: Array, shift: Array | None, space: Workspace) -> Array:
-        """sum(a) and sum(a (x - shift)) of each channel, (2, C) float64. If `a` is x, then x - shift stands for it too."""
+        """See `Layout`."""
         partial = space.take((2, *self.partial), self.dtype)
         scratch = space.take((self.largest,), self.dtype)
         at = 0
@@ -76,7 +92,8 @@ class Layout:
             if self.lean:
                 np.setbufsize(16)
             (s,) = self.spread_given(space, shift)
-            for ab, xb in zip(self.summed_blocks(a), self.summed_blocks(x), strict=True):
+            xs = self.summed_blocks(x)
+            for ab, xb in zip(xs if a is x else self.summed_blocks(a), xs, strict=True):
                 free = scratch[: xb.size].reshape(xb.shape)
                 if s is not None:
                     xb = np.subtract(xb, s[..., : xb.shape[-1]], free)
@@ -84,7 +101,7 @@ class Layout:
         return self.fold(partial)  # with NumPy's own buffer, since it converts
 
     def affine(self, x: Array, shift: Array | None, a: Array, b: Array | None, y: Array, space: Workspace) -> None:
-        """Y = a (x - shift) + b."""
+        """See `Layout`."""
         with np.errstate(over="ignore", invalid="ignore"):
             s, a, b = self.spread_given(space, shift, a, b)
             if self.lean:
@@ -100,7 +117,7 @@ class Layout:
     def gradient(
         self, dy: Array, x: Array, shift: Array | None, a: Array, k: Array, q: Array, dx: Array, space: Workspace
     ) -> None:
-        """Dx = a (dy + k (x - shift) + q)."""
+        """See `Layout`."""
         with np.errstate(over="ignore", invalid="ignore"):
             s, a, k, q = self.spread_given(space, shift, a, k, q)
             if self.lean:
@@ -116,15 +133,16 @@ class Layout:
                 np.multiply(dxb, a[..., :n], dxb)
 
 
-class Planes(Layout):
+class Planes(Blocks):
     """(N, C, L) with long runs of L. A block is some samples, or a piece of each run of one sample."""
 
     def __init__(self, n: int, c: int, length: int, dtype: np.dtype[Any]) -> None:
         room = BLOCK // dtype.itemsize
         self.shape, self.dtype = (n, c, length), dtype
-        pieces = max(-(-length // RUN), -(-c * length // (2 * room)))
-        self.piece = -(-length // pieces)
+        parts = max(-(-length // RUN), -(-c * length // (2 * room)))
+        self.piece = -(-length // parts)
         self.samples = min(n, max(1, room // (c * self.piece)))
+        self.cuts = equal_shapes((samples, c, length) for samples in pieces(n, self.samples))
         self.ones = np.ones(self.piece, dtype)
         self.partial = (-(-length // self.piece) * n, c)
         self.largest = self.samples * c * self.piece
@@ -133,13 +151,13 @@ class Planes(Layout):
 
     def blocks(self, memory: Array) -> list[Array]:
         """(samples, C, piece of a run)."""
-        n, _, length = self.shape
-        array = memory.reshape(self.shape)
-        return [
-            array[i : i + self.samples, :, j : j + self.piece]
-            for i in range(0, n, self.samples)
-            for j in range(0, length, self.piece)
-        ]
+        _, _, length = self.shape
+        whole = cut(memory, self.cuts)
+        return (
+            [b[:, :, j : j + self.piece] for b in whole for j in range(0, length, self.piece)]
+            if self.piece < length
+            else whole
+        )
 
     def spread(self, values: list[Array], space: Workspace) -> Iterable[Array]:
         """(C, 1); written out as (C, L) where that makes one long loop of many short ones."""
@@ -163,7 +181,7 @@ class Planes(Layout):
         return np.add.reduce(partial, 1, np.float64)
 
 
-class Rows(Layout):
+class Rows(Blocks):
     """(M, C, L) with short runs of L, or with channels last and L = 1: rows of C L numbers, several of them taken as one wide row.
 
     Rows to which coefficients are applied are wide, to keep NumPy's inner loops long, and the coefficients are written out for a
@@ -178,16 +196,17 @@ class Rows(Layout):
         self.lean = m * c * length >= LARGE and self.width >= LONG_RUN
         size, room = m * c * length, BLOCK // dtype.itemsize
         height, less = divmod(size, self.width)
-        self.applied = [(rows, self.width) for rows in pieces(height, room // self.width)] + [(1, less)] * (less > 0)
+        applied = [(rows, self.width) for rows in pieces(height, room // self.width)] + [(1, less)] * (less > 0)
         narrow = c * length * max(1, min(NARROW // (c * length), self.copies))
         height, less = divmod(size, narrow)
         group = max(16, min(GROUP, room // narrow))
         groups, left = divmod(height, group)
-        self.summed = [(each, group, narrow) for each in pieces(groups, room // (group * narrow))]
-        self.summed += [(1, left, narrow)] * (left > 0) + [(1, 1, less)] * (less > 0)
+        summed = [(each, group, narrow) for each in pieces(groups, room // (group * narrow))]
+        summed += [(1, left, narrow)] * (left > 0) + [(1, 1, less)] * (less > 0)
+        self.applied, self.summed = equal_shapes(applied), equal_shapes(summed)
         self.ones = np.ones(group, dtype)
-        self.partial = (sum(shape[0] for shape in self.summed), narrow)
-        self.largest = max(map(math.prod, self.summed))
+        self.partial = (sum(shape[0] for shape in summed), narrow)
+        self.largest = max(map(math.prod, summed))
 
     def blocks(self, memory: Array) -> list[Array]:
         """(rows, width), and the rest as (1, less)."""
@@ -230,16 +249,18 @@ def pieces(whole: int, largest: int) -> list[int]:
     return [min(step, whole - i) for i in range(0, whole, step)]
 
 
-def cut(memory: Array, shapes: Sequence[tuple[int, ...]]) -> list[Array]:
+def equal_shapes(shapes: Iterable[tuple[int, ...]]) -> list[tuple[int, ...]]:
+    """Shapes as (how many of the same, *shape), in their order."""
+    return [(len(list(same)), *shape) for shape, same in groupby(shapes)]
+
+
+def cut(memory: Array, cuts: Sequence[tuple[int, ...]]) -> list[Array]:
     """Views of contiguous memory, one after the other, in these shapes."""
-    if len(shapes) == 1:
-        return [memory.reshape(shapes[0])]
-    flat = memory.reshape(-1)
-    ends = accumulate(map(math.prod, shapes))
-    return [flat[end - math.prod(shape) : end].reshape(shape) for shape, end in zip(shapes, ends, strict=True)]
-
-
-@lru_cache(maxsize=256)
-def layout_of(n: int, c: int, length: int, dtype: np.dtype[Any]) -> Layout:
-    """The layout for contiguous (N, C, L); channels last is L = 1."""
-    return (Planes if length >= PLANES else Rows)(n, c, length, dtype)
+    if len(cuts) == 1:
+        return list(memory.reshape(cuts[0]))  # by its first axis
+    flat, start, views = memory.reshape(-1), 0, []
+    for shape in cuts:
+        end = start + math.prod(shape)
+        views += list(flat[start:end].reshape(shape))
+        start = end
+    return views

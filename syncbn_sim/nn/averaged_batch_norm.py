@@ -67,10 +67,10 @@ class AveragedBatchNorm(BatchNorm):
 
     def input_gradient(self, dy: Array, context: Context, weight: Array | None, sums: BackwardSums) -> Array:
         """As for BatchNorm, but a row moves the variance by its distance from its *own* rank's mean."""
-        x_hat, weights = context.normalised.x_hat(), context.normalised.weights
+        x_hat, weights = context.batch.x_hat(), context.batch.weights
         own = F.local_moments(x_hat, weights)
         if own.count == 0:
             return dy
         from_own_mean = x_hat - F.per_channel(own.mean, x_hat)
-        dx = F.input_gradient(dy, from_own_mean, context.normalised.inv_std, weight, sums, context.n or 1, weights)
+        dx = F.input_gradient(dy, from_own_mean, context.batch.inv_std, weight, sums, context.n or 1, weights)
         return dx.astype(dy.dtype)

@@ -10,9 +10,9 @@ from numpy.typing import DTypeLike
 from ..arrays import Array, as_float_array, parameter_dtype, position_weights
 from ..errors import ArgumentError, CountError, ShapeError
 from ..functional import batch_norm as F
-from ..functional import kernels
+from ..functional.batch import Batch
 from ..functional.batch_norm import BackwardSums
-from ..functional.kernels import Normalised
+from ..functional.kernels import batch_of
 from ..stats import running
 from ..stats.moments import Moments
 from .module import Module, Parameter
@@ -30,7 +30,7 @@ class Statistics(NamedTuple):
 class Context(NamedTuple):
     """What backward needs. `n` None: frozen statistics; `shared`: they may be those of more ranks, so the sums must be too."""
 
-    normalised: Normalised
+    batch: Batch
     n: float | None
     shared: bool
 
@@ -110,9 +110,10 @@ class BatchNorm(Module):
         """Returns y, shape and dtype of x."""
         x = self._channels_second(x)
         w = None if weights is None else position_weights(weights, (x.shape[0], *x.shape[2:]))
+        batch = batch_of(x, w, self._workspace)
         shared, n = self.training, None
         if self.training or self.running_mean is None or self.running_var is None:
-            local = kernels.local_moments(x, w, self._workspace)
+            local = batch.local_moments()
             mean, var, unbiased_var, n = (
                 self.batch_statistics(local) if shared else self.statistics_of(local, minimum=0)
             )
@@ -120,30 +121,31 @@ class BatchNorm(Module):
                 self._remember(mean, unbiased_var)
         else:
             mean, var = self.running_mean, self.running_var
-        y, normalised = kernels.normalise(x, mean, var, self.eps, *self._affine(), w, self._workspace)
-        self.push(Context(normalised, n, shared))
+        y = batch.normalise(mean, var, self.eps, *self._affine())
+        self.push(Context(batch, n, shared))
         return self._channels_back(y)
 
     def backward(self, dy: Array) -> Array:
         """Adds this rank's share to the gradients of weight and bias, returns dx."""
         context: Context = self.pop()
+        batch = context.batch
         dy = self._channels_second(dy, "dy")
-        if dy.shape != context.normalised.shape:
+        if dy.shape != batch.shape:
             raise ShapeError(
                 "dy",
                 got=dy.shape,
-                expected=f"{context.normalised.shape} (channels second), the shape of y",
+                expected=f"{batch.shape} (channels second), the shape of y",
                 do="Pass the gradient of the latest forward pass.",
             )
-        if context.normalised.weights is not None:
-            dy = np.where(F.over_channels(context.normalised.weights, dy) > 0, dy, dy.dtype.type(0))
-        local = kernels.local_backward_sums(dy, context.normalised, self._workspace)
+        if batch.weights is not None:
+            dy = np.where(F.over_channels(batch.weights, dy) > 0, dy, dy.dtype.type(0))
+        local = batch.local_backward_sums(dy)
         weight, _ = self._affine()
         if self.weight and self.bias:
             self.weight.add_grad(local.dy_x_hat)
             self.bias.add_grad(local.dy)
         if context.n is None:
-            dx = kernels.frozen_input_gradient(dy, context.normalised, weight, self._workspace)
+            dx = batch.frozen_input_gradient(weight)
         else:
             sums = self.sum_backward(local) if context.shared else local
             dx = self.input_gradient(dy, context, weight, sums)
@@ -151,7 +153,7 @@ class BatchNorm(Module):
 
     def input_gradient(self, dy: Array, context: Context, weight: Array | None, sums: BackwardSums) -> Array:
         """Dx from the sums of the batch whose statistics were used."""
-        return kernels.input_gradient(dy, context.normalised, weight, sums, context.n or 1.0, self._workspace)
+        return context.batch.input_gradient(weight, sums, context.n or 1.0)
 
     def statistics_of(self, moments: Moments, minimum: float = 1) -> Statistics:
         """Mean and variances of some moments; of an empty batch 0 and 1, which then touch nothing.

@@ -1,0 +1,63 @@
+"""A batch on its way through a layer: the steps of `batch_norm`, and what they leave for the steps after them."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..arrays import Array
+from ..stats.moments import Moments
+from ..workspace import Workspace
+from . import batch_norm as F
+from .batch_norm import BackwardSums
+
+
+class Batch:
+    """local_moments -> normalise -> local_backward_sums -> input_gradient, in this order; between them the layer sums over ranks.
+
+    This one takes the readable functions, for any dtype, position weights, and no rows at all. `Few` and `Many` do the same, faster,
+    for float32 and float64 without weights; `kernels.batch_of` chooses.
+
+    Args:
+        x: (N, C, ...), channels on axis 1.
+        weights: of positions, or None.
+        space: of the layer; outputs may lie in it.
+
+    Attributes:
+        shape, dtype: of x, and so of y and dx.
+        weights: of positions, or None.
+        inv_std: (C,) float64, with which x was normalised.
+    """
+
+    inv_std: Array
+
+    def __init__(self, x: Array, weights: Array | None, space: Workspace) -> None:
+        self.shape, self.dtype = x.shape, x.dtype
+        self.weights, self.space = weights, space
+        self._x = x
+
+    def local_moments(self) -> Moments:
+        """Count, sum(x) and sum(x^2) of each channel."""
+        return F.local_moments(self._x, self.weights)
+
+    def normalise(self, mean: Array, var: Array, eps: float, weight: Array | None, bias: Array | None) -> Array:
+        """y = weight (x - mean) / sqrt(var + eps) + bias, whosever statistics these are."""
+        self._x, self.inv_std = F.standardize(self._x, mean, var, eps, self.weights)  # x itself is not needed any more
+        return F.scale_and_shift(self._x, weight, bias, self.weights).astype(self.dtype)
+
+    def x_hat(self) -> Array:
+        """(x - mean) / sqrt(var + eps) in float64, 0 at masked positions; channels on axis 1."""
+        return self._x
+
+    def local_backward_sums(self, dy: Array) -> BackwardSums:
+        """sum(dy) and sum(dy x_hat) of each channel; dy, 0 at masked positions, is kept for the step after this one."""
+        self._dy = dy.astype(np.float64)
+        return F.local_backward_sums(self._dy, self._x)
+
+    def input_gradient(self, weight: Array | None, sums: BackwardSums, count: float) -> Array:
+        """Dx, from the sums and the count of the batch whose statistics were used."""
+        dx = F.input_gradient(self._dy, self._x, self.inv_std, weight, sums, count, self.weights)
+        return dx.astype(self.dtype)
+
+    def frozen_input_gradient(self, weight: Array | None) -> Array:
+        """Dx where the statistics are constants."""
+        return F.frozen_input_gradient(self._dy, self.inv_std, weight).astype(self.dtype)
