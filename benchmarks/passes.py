@@ -9,7 +9,7 @@ import numpy as np
 from syncbn_sim.arrays import Array
 from syncbn_sim.functional import batch_norm as readable
 from syncbn_sim.functional.kernels import layout_of
-from syncbn_sim.functional.layouts import Blocks
+from syncbn_sim.functional.layouts import Blocks, affine_pass, gradient_pass
 from syncbn_sim.functional.whole import Whole
 from syncbn_sim.workspace import Workspace
 
@@ -46,14 +46,10 @@ def passes(batch: Batch) -> Callable[[], tuple[Array, Array]]:
                 np.setbufsize(16)
             sums(x, x)
             for xb, _, yb, _, a, b, _, _ in apply:
-                np.multiply(xb, a, yb)
-                np.add(yb, b, yb)
+                affine_pass(xb, None, a, b, yb)
             sums(dy, x)
             for xb, dyb, _, dxb, a, _, k, q in apply:
-                np.multiply(xb, k, dxb)
-                np.add(dxb, dyb, dxb)
-                np.add(dxb, q, dxb)
-                np.multiply(dxb, a, dxb)
+                gradient_pass(dyb, xb, None, a, k, q, dxb)
         return y, dx
 
     return step

@@ -264,6 +264,12 @@ def test_each_way_is_tested() -> None:
     assert type(kernels.batch_of(np.ones((64, 16)), None, Workspace())) is kernels.Few
 
 
+def test_long_runs_are_summed_in_pieces_however_small_the_array() -> None:
+    """64 Ki numbers in one float32 sum cost a digit."""
+    x = np.ones((1, 1, 65_536), np.float32)
+    assert kernels.batch_of(x, None, Workspace()).layout.piece <= layouts.RUN
+
+
 # -- buffers --------------------------------------------------------------------------------------------------------
 
 BIG = (64, 4096)

@@ -45,6 +45,25 @@ class Layout:
         raise NotImplementedError
 
 
+def affine_pass(x: Array, s: Array | None, a: Array, b: Array | None, y: Array) -> None:
+    """Y = a (x - s) + b, of arrays that broadcast."""
+    if s is not None:
+        x = np.subtract(x, s, y)
+    np.multiply(x, a, y)
+    if b is not None:
+        np.add(y, b, y)
+
+
+def gradient_pass(dy: Array, x: Array, s: Array | None, a: Array, k: Array, q: Array, dx: Array) -> None:
+    """Dx = a (dy + k (x - s) + q), of arrays that broadcast."""
+    if s is not None:
+        x = np.subtract(x, s, dx)
+    np.multiply(x, k, dx)
+    np.add(dx, dy, dx)
+    np.add(dx, q, dx)
+    np.multiply(dx, a, dx)
+
+
 class Blocks(Layout):
     """The passes block by block. A subclass says how to cut an array, and what a block's sums and coefficients look like.
 
@@ -103,34 +122,25 @@ class Blocks(Layout):
     def affine(self, x: Array, shift: Array | None, a: Array, b: Array | None, y: Array, space: Workspace) -> None:
         """See `Layout`."""
         with np.errstate(over="ignore", invalid="ignore"):
-            s, a, b = self.spread_given(space, shift, a, b)
+            coefficients = self.spread_given(space, shift, a, b)
             if self.lean:
                 np.setbufsize(16)
             for xb, yb in zip(reversed(self.blocks(x)), reversed(self.blocks(y)), strict=True):
-                n = xb.shape[-1]
-                if s is not None:
-                    xb = np.subtract(xb, s[..., :n], yb)
-                np.multiply(xb, a[..., :n], yb)
-                if b is not None:
-                    np.add(yb, b[..., :n], yb)
+                s, each_a, each_b = fitting(coefficients, xb)
+                affine_pass(xb, s, each_a, each_b, yb)
 
     def gradient(
         self, dy: Array, x: Array, shift: Array | None, a: Array, k: Array, q: Array, dx: Array, space: Workspace
     ) -> None:
         """See `Layout`."""
         with np.errstate(over="ignore", invalid="ignore"):
-            s, a, k, q = self.spread_given(space, shift, a, k, q)
+            coefficients = self.spread_given(space, shift, a, k, q)
             if self.lean:
                 np.setbufsize(16)
             blocks = zip(*(reversed(self.blocks(each)) for each in (dy, x, dx)), strict=True)
             for dyb, xb, dxb in blocks:
-                n = xb.shape[-1]
-                if s is not None:
-                    xb = np.subtract(xb, s[..., :n], dxb)
-                np.multiply(xb, k[..., :n], dxb)
-                np.add(dxb, dyb, dxb)
-                np.add(dxb, q[..., :n], dxb)
-                np.multiply(dxb, a[..., :n], dxb)
+                s, each_a, each_k, each_q = fitting(coefficients, xb)
+                gradient_pass(dyb, xb, s, each_a, each_k, each_q, dxb)
 
 
 class Planes(Blocks):
@@ -241,6 +251,11 @@ class Rows(Blocks):
     def fold(self, partial: Array) -> Array:
         """Over the groups, and over a channel's columns."""
         return np.add.reduce(partial.reshape(2, -1, *self.period), (1, 3), np.float64)
+
+
+def fitting(coefficients: list[Any], block: Array) -> list[Any]:
+    """Coefficients cut to the width of a block: the last one may be narrower."""
+    return [None if each is None else each[..., : block.shape[-1]] for each in coefficients]
 
 
 def pieces(whole: int, largest: int) -> list[int]:

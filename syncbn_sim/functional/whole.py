@@ -12,7 +12,7 @@ import numpy as np
 
 from ..arrays import Array
 from ..workspace import Workspace
-from .layouts import GROUP, PLANES, Layout
+from .layouts import GROUP, PLANES, RUN, Layout, affine_pass, gradient_pass
 
 LARGEST = 64 * 1024  # numbers; above, blocks pay
 TALLEST = 2048  # rows; above, NumPy's inner loops, a row each, are too many
@@ -33,7 +33,7 @@ class Whole(Layout):
     @staticmethod
     def suits(n: int, c: int, length: int) -> bool:
         """Whether arrays of this shape are small and even enough."""
-        even = length >= PLANES or (length == 1 and n <= TALLEST and _group(n) >= min(n, FEWEST))
+        even = PLANES <= length <= RUN or (length == 1 and n <= TALLEST and _group(n) >= min(n, FEWEST))
         return even and n * c * length <= LARGEST
 
     def sums(self, a: Array, x: Array, shift: Array | None, space: Workspace) -> Array:
@@ -59,11 +59,7 @@ class Whole(Layout):
         """See `Layout`."""
         x, y = x.reshape(self.shape), y.reshape(self.shape)
         with np.errstate(over="ignore", invalid="ignore"):
-            if shift is not None:
-                x = np.subtract(x, self.spread(shift), y)
-            np.multiply(x, self.spread(a), y)
-            if b is not None:
-                np.add(y, self.spread(b), y)
+            affine_pass(x, self.spread(shift), self.spread(a), self.spread(b), y)
 
     def gradient(
         self, dy: Array, x: Array, shift: Array | None, a: Array, k: Array, q: Array, dx: Array, space: Workspace
@@ -71,16 +67,12 @@ class Whole(Layout):
         """See `Layout`."""
         dy, x, dx = (each.reshape(self.shape) for each in (dy, x, dx))
         with np.errstate(over="ignore", invalid="ignore"):
-            if shift is not None:
-                x = np.subtract(x, self.spread(shift), dx)
-            np.multiply(x, self.spread(k), dx)
-            np.add(dx, dy, dx)
-            np.add(dx, self.spread(q), dx)
-            np.multiply(dx, self.spread(a), dx)
+            s, a, k, q = (self.spread(each) for each in (shift, a, k, q))
+            gradient_pass(dy, x, s, a, k, q, dx)
 
-    def spread(self, values: Array) -> Array:
-        """(C,) as an array of the data's dtype that broadcasts."""
-        return values.astype(self.dtype).reshape(self.column)
+    def spread(self, values: Array | None) -> Any:
+        """(C,) as an array of the data's dtype that broadcasts; None as it is."""
+        return None if values is None else values.astype(self.dtype).reshape(self.column)
 
 
 def _group(rows: int) -> int:
