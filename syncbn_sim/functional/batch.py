@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 
 from ..arrays import Array
 from ..stats.moments import Moments
@@ -50,8 +49,8 @@ class Batch:
 
     def local_backward_sums(self, dy: Array) -> BackwardSums:
         """sum(dy) and sum(dy x_hat) of each channel; dy, 0 at masked positions, is kept for the step after this one."""
-        self._dy = dy.astype(np.float64)
-        return F.local_backward_sums(self._dy, self._x)
+        self._dy = dy
+        return F.local_backward_sums(dy, self._x)
 
     def input_gradient(self, weight: Array | None, sums: BackwardSums, count: float) -> Array:
         """Dx, from the sums and the count of the batch whose statistics were used."""

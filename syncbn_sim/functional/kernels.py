@@ -5,8 +5,8 @@ Read `batch_norm` first. Here, for float32 and float64 without position weights 
 - Sums over the batch are dot products with a vector of ones: BLAS keeps several partial sums in registers, `np.sum` does not.
   Partial sums are short (a few thousand terms) in x's dtype and are added up in float64, so no digits are lost.
 - x_hat is never formed. y = a x + b and dx = A (dy + K x + Q), with a, b, A, K, Q one number a channel.
-- Work goes block by block, a block being what a core's cache can hold. The passes that apply the coefficients start with the
-  last block, which the sums have just left in the cache.
+- Work goes block by block, a block being what a core's cache can hold (`layouts`; an array that is no larger goes as a whole, see
+  `whole`). The passes that apply the coefficients start with the last block, which the sums have just left in the cache.
 - Where a channel's mean is large against its spread, x - shift stands for x in all of this, the shift being the mean as x's dtype
   has it: the difference is exact, or nearly so, and the digits that x^2 and dy x would lose are never at stake.
 """
@@ -63,13 +63,13 @@ class Many(Batch):
     def local_moments(self) -> Moments:
         """A batch whose mean is far from 0 is measured again, around that mean."""
         x, count, sums = self._x, self.count, self.layout.sums
-        total, total_sq = sums(x, x, None, self.space)
+        total, total_sq = sums(None, x, None, self.space)
         mean = total / count
         mean_sq = total * mean  # n mean^2
         deviation_sq = total_sq - mean_sq
         if np.count_nonzero(mean_sq > FAR * deviation_sq):
             shift = mean.astype(x.dtype)
-            rest, rest_sq = sums(x, x, shift, self.space)
+            rest, rest_sq = sums(None, x, shift, self.space)
             deviation_sq = rest_sq - rest * rest / count
             mean = shift + rest / count
             total = count * mean

@@ -30,8 +30,8 @@ class Layout:
 
     dtype: np.dtype[Any]
 
-    def sums(self, a: Array, x: Array, shift: Array | None, space: Workspace) -> Array:
-        """sum(a) and sum(a (x - shift)) of each channel, (2, C) float64. If `a` is x, then x - shift stands for it too."""
+    def sums(self, a: Array | None, x: Array, shift: Array | None, space: Workspace) -> Array:
+        """sum(a) and sum(a (x - shift)) of each channel, (2, C) float64. If `a` is None, x - shift stands for it too."""
         raise NotImplementedError
 
     def affine(self, x: Array, shift: Array | None, a: Array, b: Array | None, y: Array, space: Workspace) -> None:
@@ -102,7 +102,7 @@ class Blocks(Layout):
         """Partial sums as sums, (2, C) float64."""
         raise NotImplementedError
 
-    def sums(self, a: Array, x: Array, shift: Array | None, space: Workspace) -> Array:
+    def sums(self, a: Array | None, x: Array, shift: Array | None, space: Workspace) -> Array:
         """See `Layout`."""
         partial = space.take((2, *self.partial), self.dtype)
         scratch = space.take((self.largest,), self.dtype)
@@ -112,11 +112,11 @@ class Blocks(Layout):
                 np.setbufsize(16)
             (s,) = self.spread_given(space, shift)
             xs = self.summed_blocks(x)
-            for ab, xb in zip(xs if a is x else self.summed_blocks(a), xs, strict=True):
+            for ab, xb in zip(xs if a is None else self.summed_blocks(a), xs, strict=True):
                 free = scratch[: xb.size].reshape(xb.shape)
                 if s is not None:
                     xb = np.subtract(xb, s[..., : xb.shape[-1]], free)
-                at = self.add_up(xb if a is x else ab, xb, partial, at, free)
+                at = self.add_up(xb if a is None else ab, xb, partial, at, free)
         return self.fold(partial)  # with NumPy's own buffer, since it converts
 
     def affine(self, x: Array, shift: Array | None, a: Array, b: Array | None, y: Array, space: Workspace) -> None:

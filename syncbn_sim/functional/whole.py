@@ -1,7 +1,7 @@
-"""The passes over an array small enough to stay in the second-level cache: all of it at once, coefficients broadcast as they are.
+"""The passes over an array of a block's size or less: all of it at once, coefficients broadcast as they are.
 
-Here a pass takes microseconds, so what counts is how little stands between two of them. Larger arrays, rows that do not fall into
-equal groups, and short runs of a channel are for `layouts`.
+Here a pass takes microseconds, so what counts is how little stands between two of them. Larger arrays are for `layouts`, and so are
+short runs of a channel and very long ones, and rows that are many or do not fall into equal groups.
 """
 
 from __future__ import annotations
@@ -36,14 +36,14 @@ class Whole(Layout):
         even = PLANES <= length <= RUN or (length == 1 and n <= TALLEST and _group(n) >= min(n, FEWEST))
         return even and n * c * length <= LARGEST
 
-    def sums(self, a: Array, x: Array, shift: Array | None, space: Workspace) -> Array:
+    def sums(self, a: Array | None, x: Array, shift: Array | None, space: Workspace) -> Array:
         """See `Layout`."""
-        of_x, a, x = a is x, a.reshape(self.shape), x.reshape(self.shape)
-        partial, scratch = np.empty(self.partial, self.dtype), space.take(self.shape, self.dtype)
+        x = x.reshape(self.shape)
+        partial, scratch = space.take(self.partial, self.dtype), space.take(self.shape, self.dtype)
         with np.errstate(over="ignore", invalid="ignore"):
             if shift is not None:
                 x = np.subtract(x, self.spread(shift), scratch)
-            self.add_up(x if of_x else a, x, partial, scratch)
+            self.add_up(x if a is None else a.reshape(self.shape), x, partial, scratch)
         return np.add.reduce(partial, 1, np.float64)
 
     def add_up(self, a: Array, x: Array, partial: Array, scratch: Array) -> None:
