@@ -76,7 +76,7 @@ def test_constant_channel_gives_the_bias() -> None:
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
 def test_output_has_the_dtype_of_the_input(dtype) -> None:
     x = (RNG.normal(size=(64, 3)) * 3 + 100).astype(dtype)
-    for layer in (nn.BatchNorm(3), nn.LayerNorm(3)):
+    for layer in (nn.BatchNorm(3), nn.BatchNorm(3).eval(), nn.LayerNorm(3)):
         y = layer(x)
         assert y.dtype == dtype
         assert layer.backward(y).dtype == dtype

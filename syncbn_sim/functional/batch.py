@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from ..arrays import Array
 from ..stats.moments import Moments
 from ..workspace import Workspace
