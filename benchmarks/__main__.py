@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
+import numpy as np
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
@@ -46,10 +47,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     out = options.out or (HERE if options.scale == "full" and not options.only else None)
     start = time.monotonic()
     try:
-        sections, busy = measure(chosen, scale)
+        sections, state = measure(chosen, scale)
     except KeyboardInterrupt:
         sys.exit("interrupted: nothing was written")
-    text = results(sections, options.scale, time.monotonic() - start, busy)
+    text = results(sections, options.scale, time.monotonic() - start, state)
     if out is None:
         print(text)
         return
@@ -57,9 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     print(f"Written to {out}")
 
 
-def measure(chosen: Sequence[str], scale: Scale) -> tuple[list[Section], list[float]]:
-    """Runs the parts, with a bar on stderr; and how busy other programs kept the cores just before each part."""
-    sections, busy = [], []
+def measure(chosen: Sequence[str], scale: Scale) -> tuple[list[Section], list[tuple[float, float]]]:
+    """Runs the parts, with a bar on stderr; and, just before each part, how busy others kept the cores and how long a NumPy call took."""
+    sections, state = [], []
     total = sum(PARTS[part].units(scale) for part in chosen)
     with tqdm(total=total, file=sys.stderr, unit="measurement") as bar, threadpool_limits(1, "blas"):
 
@@ -68,9 +69,9 @@ def measure(chosen: Sequence[str], scale: Scale) -> tuple[list[Section], list[fl
             bar.update()
 
         for part in chosen:
-            busy.append(busy_share())
+            state.append((busy_share(), numpy_call()))
             sections.append(PARTS[part].run(scale, tick))
-    return sections, busy
+    return sections, state
 
 
 def busy_share(seconds: float = 1.0) -> float:
@@ -85,8 +86,17 @@ def busy_share(seconds: float = 1.0) -> float:
     return 1 - (spent[3] + spent[4]) / sum(spent)
 
 
-def results(sections: Sequence[Section], scale: str, seconds: float, busy: Sequence[float]) -> str:
+def numpy_call(calls: int = 100_000) -> float:
+    """Seconds for the sum of two rows of 16 numbers: the pace of this machine, which others may share."""
+    row, start = np.ones(16), time.perf_counter()
+    for _ in range(calls):
+        row + row
+    return (time.perf_counter() - start) / calls
+
+
+def results(sections: Sequence[Section], scale: str, seconds: float, state: Sequence[tuple[float, float]]) -> str:
     """RESULTS.md."""
+    busy, call = zip(*state, strict=True)
     lines = [
         "# How fast it is",
         "",
@@ -94,7 +104,8 @@ def results(sections: Sequence[Section], scale: str, seconds: float, busy: Seque
         f"{time.strftime('%Y-%m-%d')}. "
         f"{_processor()}, {CORES} cores, {platform.system()}, Python {platform.python_version()}; "
         f"{', '.join(_versions())}. Everyone's output is checked before it is timed; what is compared took turns in one run. "
-        f"Before each part, other programs kept the cores busy for this share of the time: {', '.join(f'{b:.0%}' for b in busy)}.",
+        f"Before each part, other programs kept the cores busy for this share of the time: {', '.join(f'{b:.0%}' for b in busy)}; "
+        f"a NumPy call on 16 numbers took, in us: {', '.join(f'{1e6 * c:.2g}' for c in call)}.",
         "",
         "## What must hold",
         "",
