@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 SLOT = 256 * 1024  # bytes of memory a rank; a larger array goes through it in parts
-# Large arrays begin 16 bytes into a page. A copy between two places that are so near to each other *within* their pages waits at
-# every step, because the processor takes what it reads for what it has just written: half a page apart it does not.
+# Large arrays begin 16 bytes into a page. A copy between two places that are so near to each other *within* their pages took twice
+# as long (the processor seems to take what it reads for what it has just written); half a page apart it does not.
 APART = 2048
 RING = b"!"
 NAP = 1e-4  # seconds between looks after messages that have not left yet
