@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-import numpy as np
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
@@ -19,6 +18,7 @@ from . import bn_step, growth, steps, talk, wheels
 from .goals import table
 from .scale import CORES, FULL, QUICK, TINY, Scale
 from .section import Section
+from .timing import numpy_call
 
 HERE = Path(__file__).parent
 PARTS = {"bn": bn_step, "talk": talk, "steps": steps, "growth": growth, "wheels": wheels}
@@ -84,14 +84,6 @@ def busy_share(seconds: float = 1.0) -> float:
         return float("nan")
     spent = [int(b) - int(a) for a, b in zip(before, after, strict=True)]
     return 1 - (spent[3] + spent[4]) / sum(spent)
-
-
-def numpy_call(calls: int = 100_000) -> float:
-    """Seconds for the sum of two rows of 16 numbers: the pace of this machine, which others may share."""
-    row, start = np.ones(16), time.perf_counter()
-    for _ in range(calls):
-        row + row
-    return (time.perf_counter() - start) / calls
 
 
 def results(sections: Sequence[Section], scale: str, seconds: float, state: Sequence[tuple[float, float]]) -> str:

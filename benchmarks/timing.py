@@ -37,6 +37,14 @@ def ratio(times: Mapping[str, list[float]], ours: str, theirs: str) -> Spread:
     return Spread.of([a / b for a, b in zip(times[ours], times[theirs], strict=True) if a == a and b == b])
 
 
+def numpy_call(calls: int = 200_000) -> float:
+    """Seconds of a core for the sum of two rows of 16 numbers: the pace of this machine, which others may share."""
+    row, start = np.ones(16), time.process_time()
+    for _ in range(calls):
+        row + row
+    return (time.process_time() - start) / calls
+
+
 def take_turns(
     calls: Mapping[str, Call], rounds: int, rare: Mapping[str, int] | None = None, rest: float = 0.0
 ) -> dict[str, list[float]]:

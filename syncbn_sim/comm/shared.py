@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 SLOT = 256 * 1024  # bytes of memory a rank; a larger array goes through it in parts
 # Large arrays begin 16 bytes into a page. A copy between two places that are so near to each other *within* their pages took twice
 # as long (the processor seems to take what it reads for what it has just written); half a page apart it does not.
-APART = 2048
+PAGE, APART = 4096, 2048
 RING = b"!"
 NAP = 1e-4  # seconds between looks after messages that have not left yet
 
@@ -48,10 +48,10 @@ class SharedReduction:
 
         self.rank, self.size = comm.rank, comm.size
         rows = self.size + 1  # the first one is for the result
-        self._window = MPI.Win.Allocate_shared(rows * SLOT + 4096 if self.rank == 0 else 0, 1, comm=comm)
+        self._window = MPI.Win.Allocate_shared(rows * SLOT + PAGE if self.rank == 0 else 0, 1, comm=comm)
         shared: Any = self._window.Shared_query(0)[0]
         memory = np.frombuffer(shared, np.uint8)
-        start = (APART - memory.ctypes.data) % 4096
+        start = (APART - memory.ctypes.data) % PAGE  # the same on every rank, since memory is shared in whole pages
         self._memory = memory[start : start + rows * SLOT].reshape(rows, SLOT)
         self._bells, self._push = bells, push
 

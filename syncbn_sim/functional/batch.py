@@ -24,6 +24,10 @@ class Batch:
         shape, dtype: of x, and so of y and dx.
         weights: of positions, or None.
         inv_std: (C,) float64, with which x was normalised.
+
+    Statistics, sums, weight and bias are (C,); y, dy and dx have x's shape, y and dx its dtype. Talks to nobody.
+
+    Source: Ioffe & Szegedy (2015), section 3, algorithm 1.
     """
 
     inv_std: Array
@@ -52,10 +56,10 @@ class Batch:
         return F.local_backward_sums(dy, self._x)
 
     def input_gradient(self, weight: Array | None, sums: BackwardSums, count: float) -> Array:
-        """Dx, from the sums and the count of the batch whose statistics were used."""
+        """dx = weight inv_std (dy - w (sum(dy) + x_hat sum(dy x_hat)) / n), sums and n those of the batch whose statistics were used."""
         dx = F.input_gradient(self._dy, self._x, self.inv_std, weight, sums, count, self.weights)
         return dx.astype(self.dtype)
 
     def frozen_input_gradient(self, weight: Array | None) -> Array:
-        """Dx where the statistics are constants."""
+        """dx = weight inv_std dy: the statistics are constants."""
         return F.frozen_input_gradient(self._dy, self.inv_std, weight).astype(self.dtype)
