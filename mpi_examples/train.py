@@ -29,12 +29,12 @@ from syncbn_sim.data import Source
 from syncbn_sim.errors import ArgumentError, SyncBNError
 from syncbn_sim.experiments import sorted_batches
 from syncbn_sim.experiments.arms import ARMS
-from syncbn_sim.experiments.inspect_log import inspect
 from syncbn_sim.experiments.result import Result
 from syncbn_sim.experiments.tasks import Task, own_task
 from syncbn_sim.report.files import config_toml, result_json, write_run
+from syncbn_sim.report.inspection import inspection_table
 from syncbn_sim.report.progress import reading
-from syncbn_sim.report.text import inspection_table, sentence, table
+from syncbn_sim.report.text import sentence, table
 
 WITHOUT_MPI = 8  # ranks where nobody said how many
 
@@ -141,11 +141,9 @@ def train_and_report(
 def read_own(comm: Communicator, source: Source, rows: int | None, quiet: bool) -> Task:
     """Reads a user's own log on rank 0, and says what is in it."""
     with reading(source.path, show=comm.rank == 0) as on_bytes:
-        task = own_task(comm, source, on_bytes)
-    if task.log and not quiet:
-        log = task.log
-        found = inspect(log.x, log.names, log.entity, task.sorted_by, rows or task.rows, comm.size)
-        print(*log.notes, "", inspection_table(found), "", sep="\n", flush=True)
+        task = own_task(comm, source, rows, on_bytes)
+    if task.log and task.inspection and not quiet:
+        print(*task.log.notes, "", inspection_table(task.inspection), "", sep="\n", flush=True)
     return task
 
 

@@ -14,9 +14,9 @@
 # # 07 Correlated batches
 #
 # **You will** measure how much noisier the mean of a batch is when its rows belong to a few users; predict it with one formula, the *design effect*; find how many ranks SyncBN needs to make the mean as
-# steady as a shuffled local one; and see what this does and does not say about accuracy.
+# steady as a shuffled local one; correct the formula for a data set of few classes; and see what all this does and does not say about accuracy.
 #
-# **Before:** mean, variance and covariance; that local BN uses the statistics of one rank's rows and SyncBN those of all ranks (lesson 06; lesson 00 shows the effect). **Time:** 35 minutes, and 30 more for the exercises.
+# **Before:** mean, variance and covariance; that local BN uses the statistics of one rank's rows and SyncBN those of all ranks (lesson 06; lesson 00 shows the effect). **Time:** 40 minutes, and 30 more for the exercises.
 
 # %% tags=["remove-cell"]
 import importlib.util
@@ -62,6 +62,8 @@ np.set_printoptions(precision=4, suppress=True)
 # In general, with $n_j$ rows of user $j$ among $n$:
 #
 # $$\mathrm{Var}(\bar x) = \frac{1}{n^2}\Big(n + \sum_j n_j (n_j - 1)\,\rho\Big)\sigma^2 = \frac{\sigma^2}{n}\,\underbrace{\big(1 + (S - 1)\,\rho\big)}_{\text{design effect}}, \qquad S = \sum_j \frac{n_j^2}{n}$$
+#
+# (Here users are drawn from very many, and their number is all that chance brings together. What changes where entities are few comes below.)
 #
 # $S$ is the number of rows of its own user that the average *row* meets in its batch, itself included: here $(9 + 1)/4 = 2.5$. The average *user* has $4/2 = 2$ rows. **Which of the two** gives 1.75?
 
@@ -264,7 +266,9 @@ worlds = np.array([1, 2, 4, 8, 16, 32, 64])
 iid = stats.predicted_sd_of_mean(1.0, ROWS, 1.0)
 deffs = {kind: stats.design_effect(by_row.mean(), rhos[:, KINDS[kind]].mean()) for kind in ("user", "item")}
 measured = {kind: np.array([sd_of_mean(w, kind) for w in worlds]) for kind in deffs}
-predicted = {kind: np.array([stats.predicted_sd_of_mean(1.0, ROWS, d, w) for w in worlds]) for kind, d in deffs.items()}
+predicted = {
+    kind: np.array([stats.predicted_sd_of_mean(1.0, ROWS * w, d) for w in worlds]) for kind, d in deffs.items()
+}
 dealt = np.array([sd_of_mean(w, "user", dealt=True) for w in worlds])
 for kind, deff in deffs.items():
     enough = worlds[measured[kind] < iid].min()
@@ -300,6 +304,86 @@ plt.show()
 # %% [markdown]
 # The dashed line is the condition in small print. If the rows are dealt to ranks like cards, one user's rows stand on many ranks at once, the ranks' means are not independent, and synchronising them helps less.
 #
+# ## Few entities: ten classes
+#
+# A log has thousands of users, so that two rows of a *shuffled* batch are hardly ever of one. Digits have ten classes: among 32 shuffled images each class stands about three times, $S \approx 4$. Yet shuffled rows are independent draws from
+# the training set, whatever they have in common by chance. **What do you expect:** are 32 shuffled digits worth 32 rows, or fewer? And eight ranks with four images of one class each, and ten such ranks, one for each class?
+#
+# The training set is *fixed*: the mean to be hit is the mean of all its rows, in which each class has its share. What makes a batch mean miss it is that classes stand in the batch more unevenly than chance would have it. So the meetings that chance brings are taken out of $S$:
+#
+# $$S_{\text{adj}} = \frac{S - nP}{1 - P}, \qquad \mathrm{deff} = 1 + (S_{\text{adj}} - 1)\,\rho$$
+#
+# with $P$ the chance that two rows of the training set are of one class, $n$ the rows *whose statistics are used* (of all ranks, if they are synchronised) and $S$ of these $n$. For a shuffled batch $S = 1 + (n - 1)P$, so $S_{\text{adj}} = 1$. With thousands of users $P$ is nearly 0, and nothing changes.
+
+# %%
+digits, digit = data.load_digits()
+share_of_class = stats.same_entity(np.bincount(digit))  # P
+alike = stats.intra_class_correlation(digits, digit)
+varies = np.isfinite(alike)  # three pixels are always blank
+alike, EACH, DRAWS = alike[varies].mean(), 4, 4000
+by_class = [np.flatnonzero(digit == c) for c in range(10)]
+rng = np.random.default_rng(0)
+
+
+def one_class_per_rank(ranks):
+    """(ranks * 4,) images: each rank has four of one class, no two ranks the same."""
+    return np.concatenate([rng.choice(by_class[c], EACH, replace=False) for c in rng.permutation(10)[:ranks]])
+
+
+def shuffled_images(ranks):
+    return rng.choice(len(digit), EACH * ranks, replace=False)
+
+
+rows_found = []
+print(
+    f"P = {share_of_class:.3f}, rho = {alike:.3f}\n{'batch':24}{'S':>6}{'S_adj':>7}{'measured':>10}{'with S':>8}{'with S_adj':>12}"
+)
+for name, draw in (("shuffled", shuffled_images), ("one class per rank", one_class_per_rank)):
+    for ranks in (1, 2, 4, 8, 10):
+        n = EACH * ranks
+        batches_drawn = np.array([draw(ranks) for _ in range(DRAWS)])
+        pixels = digits[:, varies]
+        misses = pixels[batches_drawn].mean(axis=1) - pixels.mean(axis=0)
+        measured_deff = ((misses**2).mean(axis=0) / pixels.var(axis=0, ddof=1)).mean() / (1 / n - 1 / len(digit))
+        S_here = stats.cluster_size(digit[batches_drawn])
+        S_adj = stats.adjusted_cluster_size(S_here, n, share_of_class)
+        with_S, with_adj = (stats.design_effect(size, alike) for size in (S_here, S_adj))
+        rows_found.append((name, ranks, measured_deff, with_S, with_adj))
+        print(
+            f"{name:18} {ranks:2} x {EACH}{S_here:6.2f}{S_adj:7.2f}{measured_deff:10.2f}{with_S:8.2f}{with_adj:12.2f}"
+        )
+assert all(abs(corrected - measured_deff) < 0.05 for *_, measured_deff, _, corrected in rows_found)
+assert rows_found[4][3] > 2 > 1.1 > rows_found[4][2]
+
+# %% tags=["hide-input"]
+for name, colour in (("shuffled", COLOURS["none"]), ("one class per rank", COLOURS["sync"])):
+    of_it = np.array([found[1:] for found in rows_found if found[0] == name])
+    plt.plot(of_it[:, 0], of_it[:, 3], color=colour, label=f"{name}: with S_adj")
+    plt.plot(of_it[:, 0], of_it[:, 2], ":", color=colour, label=f"{name}: with S")
+    plt.plot(of_it[:, 0], of_it[:, 1], "o", color=colour)
+plt.axhline(1, color="black", linewidth=1)
+plt.xticks([1, 2, 4, 8, 10])
+plt.ylim(0, None)
+plt.xlabel("ranks of 4 images whose statistics are joined")
+plt.ylabel("design effect")
+plt.title(
+    "Ten classes: shuffled images are worth their number, and ten sorted ranks together\nbeat them, since every class has its share (dots: drawn batches; lines: formulas)"
+)
+plt.legend(fontsize=10)
+plt.show()
+worth = {(name, ranks): EACH * ranks / measured_deff for name, ranks, measured_deff, *_ in rows_found}
+print(
+    f"32 shuffled images are worth {worth['shuffled', 8]:.0f}, eight sorted ranks {worth['one class per rank', 8]:.0f}, ten {worth['one class per rank', 10]:.0f} of 40."
+)
+assert round(worth["shuffled", 8]) in (31, 32, 33)
+assert worth["one class per rank", 10] > 50
+
+# %% [markdown]
+# With $S$ alone, 32 shuffled digits would be worth half of their number; they are worth all of it. Four images of one class are worth two, in both formulas. Together sorted ranks do *better* than "ranks times two": no two hold the same class, so the
+# joined batch is nearer to the shares of the training set than chance would bring it. With ten ranks every class has its share, and only the images' own differences are left. (That ranks divide the variance by $W$, as above, is the case of many users.)
+#
+# ## Bells
+#
 # Simulated batches, whose users have the log's power law. **Before you look:** with $\rho = 0.5$ and 32 rows a rank, are 4 ranks enough, and 16? The bells have the predicted standard deviation (in brackets). (The local means of sorted rows are more peaked than their
 # bell: some batches hold many users, some one. The formula is about their variance.)
 
@@ -316,7 +400,7 @@ def simulated(ranks, rows, rho):
     shuffled = rng.permutation(x).reshape(-1, rows).mean(axis=1)
     return deff, {
         "sorted, local": (local, stats.predicted_sd_of_mean(1, rows, deff)),
-        "sorted, sync": (local.reshape(ranks, -1).mean(axis=0), stats.predicted_sd_of_mean(1, rows, deff, ranks)),
+        "sorted, sync": (local.reshape(ranks, -1).mean(axis=0), stats.predicted_sd_of_mean(1, rows * ranks, deff)),
         "shuffled, local": (shuffled, stats.predicted_sd_of_mean(1, rows, 1)),
     }
 
@@ -406,25 +490,26 @@ for name, indices in (("sorted", order), ("window of 1024 rows", windowed), ("sh
 short = replace(
     TASKS["requests"], split=lambda ranks, rows, seed, dtype: data.request_log(100 * ranks * rows, 8_000, seed, dtype)
 )
-arms = ("iid+local", "iid+sync", "sorted+local", "sorted+averaged", "sorted+sync", "iid+none", "sorted+none")
+norms = ("local", "sync", "averaged", "none")
+arms = tuple(f"{order}+{norm}" for order in ("iid", "sorted") for norm in norms)
 config = sorted_batches.Config(task="requests", arms=arms, seeds=3)
 result = launch(sorted_batches.run, 8, backend="lockstep", args=(config,), kwargs={"task": short})[0]
 heading, arms_table, *_ = table(result).split("\n\n")
 print(f"{heading}\n\n{arms_table}")
 
 # %% [markdown]
-# The column `points to iid` holds each arm against its shuffled twin, seed by seed: every batch norm against `iid+local`, the net without norm against `iid+none`. The same differences as a picture:
+# The column `sorted - iid, points` holds each arm against its shuffled twin, the same norm on shuffled data, seed by seed. The same differences as a picture:
 
 # %%
 auc = {arm: np.array(metrics["auc"].values) for arm, metrics in result.arms.items()}
-twin = {arm: Arm.parse(arm).iid_twin for arm in ("sorted+local", "sorted+averaged", "sorted+sync", "sorted+none")}
+twin = {arm: Arm.parse(arm).iid_twin for arm in arms if arm.startswith("sorted")}
 changes = {arm: auc[arm] - auc[iid_arm] for arm, iid_arm in twin.items()}
 lost, left, alone = (-100 * changes[arm].mean() for arm in ("sorted+local", "sorted+sync", "sorted+none"))
 gain = mean_interval(100 * (auc["sorted+sync"] - auc["sorted+local"]))
 partly = mean_interval(100 * changes["sorted+sync"])
 print(
-    f"On the sorted log SyncBN is {gain.mean:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}] points above local BN: {100 * (1 - left / lost):.0f} % "
-    f"of the mean loss.\nAgainst shuffled local BN {partly.mean:+.2f} [{partly.low:+.2f}, {partly.high:+.2f}] points are left: "
+    f"On the sorted log SyncBN is {gain.mean:+.2f} [{gain.low:+.2f}, {gain.high:+.2f}] points above local BN.\n"
+    f"It loses {100 * left / lost:.0f} % of what local BN loses, each against its own twin.\nAgainst shuffled SyncBN {partly.mean:+.2f} [{partly.low:+.2f}, {partly.high:+.2f}] points are left: "
     f"three seeds do not say whether all is won back.\n"
     f"Its mean has {result.behind['sorted+sync'].effective_rows:.0f} effective rows, "
     f"a shuffled local one {result.behind['iid+local'].effective_rows:.0f}: by the rule, 8 ranks are fewer than the "
@@ -454,8 +539,8 @@ plt.yticks(range(4), [f"{arm}\n- {twin[arm]}" for arm in changes])
 plt.gca().invert_yaxis()
 plt.xlabel("change of AUC in points (mean and 95 % interval over 3 seeds; black: the seeds)")
 plt.title(
-    f"Against shuffled local BN, sorting costs {lost:.1f} points with local statistics,\n"
-    f"{left:.1f} with synchronised ones; a net without norm loses {alone:.1f} against its own twin"
+    f"Sorting costs {lost:.1f} points with local statistics, {left:.1f} with synchronised ones,\n"
+    f"and a net without norm {alone:.1f}: each against the same norm on shuffled rows"
 )
 plt.show()
 
@@ -470,6 +555,7 @@ plt.show()
 # - Rows that share a user carry less news. The mean of $n$ rows is as noisy as one of $n/\mathrm{deff}$ independent rows, $\mathrm{deff} = 1 + (S-1)\rho$, and $S$ counts by row, not by user.
 # - The local variance is too small by $\mathrm{deff}/n$ of itself; Bessel's factor repairs only $1/n$.
 # - SyncBN divides the variance of the mean by $W$, if ranks do not share users: as steady as a shuffled local batch exactly when $W \ge \mathrm{deff}$.
+# - Where entities are few, what chance alone brings together is taken out of $S$ first. Shuffled rows are worth their number, always; ranks that hold different classes are together worth more than one by one.
 # - The scatter of the ranks' means gives $\mathrm{deff}$ without knowing the users.
 # - None of this is a statement about accuracy. Measure that, and put the net without normalisation beside it.
 #

@@ -2,27 +2,31 @@
 
 from __future__ import annotations
 
+import os
 import sys
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated
 
 import numpy as np
+import tyro
 
 from .cluster.advice import Job
-from .cluster.advice import advise as advice
-from .cluster.links import link_named
+from .cluster.links import parse_topology
 from .cluster.networks import network_named
 from .cluster.step_cost import WIRE_FORMATS, step_cost, where_all_gather_loses
-from .data.own_log import Source, read_log
+from .data.own_log import Log, Source, read_log
+from .diagnostics.inspect_log import inspect
 from .errors import ArgumentError, SyncBNError
-from .experiments.inspect_log import inspect
+from .report.advice import advice
+from .report.cluster import cluster_table
+from .report.inspection import inspection_table
 from .report.progress import reading
-from .report.text import cluster_table, inspection_table
+from .stats.reading import Reading, sorted_reading
 
 
 def main() -> None:
     """Reads the command line and runs what it names."""
-    import tyro
-
     try:
         tyro.extras.subcommand_cli_from_dict(
             {
@@ -36,46 +40,57 @@ def main() -> None:
         )
     except KeyboardInterrupt:
         sys.exit("interrupted: nothing was written")
+    except BrokenPipeError:  # `| head`: what is left to say has nowhere to go, at exit neither
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except SyncBNError as error:
         sys.exit(f"syncbn-sim: {error}")
 
 
-def inspect_log(
-    file: str,
-    /,
-    entity: str,
-    label: str = "",
-    rows: int = 32,
-    ranks: int = 8,
-    features: tuple[str, ...] = (),
-    missing: str = "refuse",
-    width: int = 32,
-    delimiter: str = ",",
-    figure: str = "",
-) -> None:
-    """Measures how alike the rows of one entity are, and what that leaves of a local batch. Trains nothing.
+@dataclass(frozen=True)
+class LogOptions:
+    """How a log of your own is read."""
+
+    entity: str = ""
+    """Column of the key by which rows belong together (user, session, site)."""
+    label: str = ""
+    """Column that a model would predict; it is left out of the features."""
+    features: tuple[str, ...] = ()
+    """Columns to measure, separated by commas or spaces; default: all but dates and identifiers."""
+    missing: str = "refuse"
+    """"refuse" or "impute" missing values."""
+    width: int = 32
+    """Columns for a text feature."""
+    delimiter: str = ","
+    """Between fields."""
+
+    def read(self, file: str) -> Log:
+        """Reads it, with a bar."""
+        chosen = tuple(name for part in self.features for name in part.split(",") if name)
+        options = {**vars(self), "features": chosen}
+        with reading(file) as on_bytes:
+            return read_log(Source(file, **options), on_bytes)
+
+
+_Log = Annotated[LogOptions, tyro.conf.arg(name="")]
+
+
+def inspect_log(file: str, /, log: _Log, rows: int = 32, ranks: int = 8, figure: str = "") -> None:
+    """Measures how alike the rows of one entity are, and what that leaves of a batch. Trains nothing.
 
     Args:
         file: .csv with a header, or .npz with arrays x, y, entity.
-        entity: column of the key by which rows belong together (user, session, site).
-        label: column that a model would predict; it is left out of the features.
-        rows: rows a rank and step.
+        log: how it is read.
+        rows: rows per rank and step.
         ranks: number of ranks.
-        features: columns to measure, separated by commas or spaces; default: all but dates and identifiers.
-        missing: "refuse" or "impute" missing values.
-        width: columns for a text feature.
-        delimiter: between fields.
         figure: where to draw the batch means (PNG); default: <file>-batches.png here.
     """
-    chosen = tuple(name for part in features for name in part.split(",") if name)
-    with reading(file) as on_bytes:
-        log = read_log(Source(file, label, entity, chosen, missing, width, delimiter), on_bytes)
-    found = inspect(log.x, log.names, log.entity, entity or "entity", rows, ranks)
+    found_log = log.read(file)
+    found = inspect(found_log.x, found_log.names, found_log.entity, log.entity or "entity", rows, ranks)
     from .report.plots import batch_means
 
     target = Path(figure or f"{Path(file).stem}-batches.png")
     png = batch_means(found)
-    print("\n".join(log.notes), "", inspection_table(found), sep="\n")
+    print("\n".join(found_log.notes), "", inspection_table(found), sep="\n")
     target.write_bytes(png)
     print(f"Drawn: {target}")
 
@@ -83,20 +98,24 @@ def inspect_log(
 def cluster(
     model: str = "resnet50",
     link: str = "roce-25g",
+    topology: str = "",
     devices: tuple[str, ...] = ("8,64,512,4096,65536",),
     compute_ms: float = 100.0,
     figure: str = "cluster.png",
 ) -> None:
-    """What synchronising a network's batch norms costs on a cluster: time, share of a step, and where it stays under 5 %.
+    """What synchronising a network's batch norms costs on a cluster: time, share of a step, and where it stays cheap.
 
     Args:
         model: resnet50, mobilenet_v2, efficientnet_b3 or mlp (our own).
-        link: nvlink, infiniband-ndr, roce-25g, tcp-25g or shared-memory.
+        link: between devices: nvlink, infiniband-ndr, roce-25g, tcp-25g or shared-memory.
+        topology: devices in nodes, as SIZE:LINK,...: 8:nvlink joins each 8 by nvlink, and those by --link.
         devices: numbers of devices, separated by commas or spaces.
         compute_ms: milliseconds that one device computes in a step.
         figure: where to draw the shares (PNG).
     """
-    chosen, channels = link_named(link), network_named(model)
+    if not compute_ms > 0:
+        raise ArgumentError("compute-ms", got=compute_ms, expected="above 0", do="How long does a step take?")
+    chosen, channels = parse_topology(topology, link), network_named(model)
     counts = [_whole(text, "devices") for part in devices for text in part.split(",") if text]
     costs = {wire: {p: step_cost(channels, p, chosen, wire) for p in counts} for wire in WIRE_FORMATS}
     loses = where_all_gather_loses(channels, chosen)
@@ -107,13 +126,16 @@ def cluster(
     )
     from .report.plots import cluster_share
 
-    png = cluster_share(costs, compute_ms / 1e3, f"{model} over {link}, {compute_ms:g} ms of compute: {finding}")
-    print(f"{model}: {len(channels)} batch norms, {sum(channels):,} channels; {link}: {chosen.source}.", end="\n\n")
+    over = f"{topology}, {link}" if topology else link
+    png = cluster_share(costs, compute_ms / 1e3, f"{model} over {over}, {compute_ms:g} ms of compute: {finding}")
+    print(f"{model}: {len(channels)} batch norms, {sum(channels):,} channels; {over}: {chosen.source}.")
+    print(f"Per call {1e6 * chosen.base:g} us before the first message" if chosen.base else
+          "No source for what a call costs before its first message: times are lower bounds", end=".\n\n")  # fmt: skip
     print(cluster_table(costs, compute_ms / 1e3))
-    print(f"\nComparing wire formats, {finding}. Each rank brings:")
+    print(f"\nComparing wire formats in numbers of 8 bytes, {finding}. Each rank brings:")
     for wire, by_devices in costs.items():
         first = next(iter(by_devices.values()))
-        print(f"  {wire}: {first.collectives} blocking collectives and {first.payload:,} bytes a step")
+        print(f"  {wire}: {first.collectives} blocking collectives and {first.payload:,} bytes per step")
     last = costs["fused all-reduce"][counts[-1]]
     by_path = [1e3 * last.step_seconds(compute_ms / 1e3, overlapped) for overlapped in (False, True)]
     print(
@@ -145,42 +167,86 @@ def schedules(ranks: int = 8, elements: int = 129, out: str = ".") -> None:
 
 
 def advise(
+    log: _Log,
     devices: int,
     rows: int,
-    entity_rows: int = 0,
-    icc: float = -2.0,
+    entity_rows: tuple[str, ...] = (),
+    entities: int | None = None,
+    icc: float | None = None,
     link: str = "roce-25g",
+    topology: str = "",
     compute_ms: float = 100.0,
     model: str = "resnet50",
     data: str = "",
-    entity: str = "",
 ) -> None:
-    """Is SyncBN worth it for this job? What it would change, what it costs, what to try first, what it does not fix.
+    """Is SyncBN worth it for this job? What it would change, what it costs, what else there is, what it does not fix.
+
+    Say how rows are read: with --data (a log, in the order in which it stands), or with --entity-rows and --icc (rows sorted by entity).
 
     Args:
+        log: how --data is read, as inspect-log reads it.
         devices: number of devices.
-        rows: rows a device and step.
-        entity_rows: rows of one entity (user, session) that stand together as they are read; 1: shuffled.
-        icc: intra-class correlation, 0 to 1: how alike the rows of one entity are.
-        link: nvlink, infiniband-ndr, roce-25g, tcp-25g or shared-memory.
+        rows: rows per device and step.
+        entity_rows: rows of one entity (user, session, class) that stand together, as the average *row* has them: sum m^2 / sum m
+            over entities of m rows. Or the distribution: 4x1000,58x100,900x1 are 1000 entities of 4 rows, 100 of 58, one of 900.
+            1: shuffled.
+        entities: how many entities there are in all. Default: so many that none is on two devices, and chance brings no two rows of one
+            together. Say it for classes: --entities 10.
+        icc: intra-class correlation, how alike the rows of one entity are: 0 no more than others, 1 equal. inspect-log measures it.
+        link: between devices: nvlink, infiniband-ndr, roce-25g, tcp-25g or shared-memory.
+        topology: devices in nodes, as SIZE:LINK,...: 8:nvlink joins each 8 by nvlink, and those by --link.
         compute_ms: milliseconds that one device computes in a step.
         model: resnet50, mobilenet_v2, efficientnet_b3 or mlp: whose batch norms.
-        data: a log of your own, from which entity_rows and icc are measured.
-        entity: its column of the key.
+        data: a log of your own, from which order and correlation are measured.
     """
+    _whole(devices, "devices")
+    _whole(rows, "rows")
     if data:
-        with reading(data) as on_bytes:
-            log = read_log(Source(data, entity=entity), on_bytes)
-        found = inspect(log.x, log.names, log.entity, entity or "entity", rows, devices)
-        icc, entity_rows = found.mean_correlation, max(1, round(found.readings["sorted"].cluster_size))
-        print(f"Measured in {data}: icc {icc:.3f}, {entity_rows} rows of an entity together when sorted.", end="\n\n")
-    if entity_rows < 1 or icc < -1:
+        if entity_rows or entities or icc is not None:
+            raise ArgumentError(
+                "advise", got="--data with --entity-rows, --entities or --icc", expected="one or the other",
+                do="Leave them out: they are measured in the log.",
+            )  # fmt: skip
+        found_log = log.read(data)
+        found = inspect(found_log.x, found_log.names, found_log.entity, log.entity or "entity", rows, devices)
+        order, icc = found.orders["as it stands"].reading, found.mean_correlation
+        print(
+            f"Measured in {data}, in the order in which it stands: mean correlation over columns {icc:.3f}.", end="\n\n"
+        )
+    else:
+        order = _sorted_order(entity_rows, entities)
+        if icc is None:
+            raise ArgumentError(
+                "icc", got="none", expected="--icc with --entity-rows, or --data", do="For example --icc 0.3."
+            )
+    links = parse_topology(topology, link)
+    job = Job(devices, rows, order, icc, compute_ms / 1e3, step_cost(network_named(model), devices, links))
+    print("\n".join(advice(job, links)))
+
+
+def _sorted_order(entity_rows: tuple[str, ...], entities: int | None) -> Reading:
+    """Rows sorted by entity, from sizes such as ("58",) or ("4x1000,58x100",)."""
+    sizes, counts = [], []
+    for part in filter(None, ",".join(entity_rows).split(",")):
+        size, times, count = part.partition("x")
+        if not size.isdigit() or not int(size) or (times and not count.isdigit()):
+            raise ArgumentError(
+                "entity-rows", got=part, expected="rows, or ROWSxENTITIES", do="For example 58, or 4x1000,58x100."
+            )
+        sizes.append(int(size))
+        counts.append(int(count or 1))
+    if not sizes:
         raise ArgumentError(
-            "advise", got="neither --entity-rows with --icc nor --data", expected="one of them",
-            do="For example --entity-rows 58 --icc 0.3.",
-        )  # fmt: skip
-    cost = step_cost(network_named(model), _whole(devices, "devices"), link_named(link))
-    print("\n".join(advice(Job(devices, rows, entity_rows, icc, compute_ms / 1e3, cost))))
+            "entity-rows",
+            got="none",
+            expected="--entity-rows with --icc, or --data",
+            do="For example --entity-rows 58.",
+        )
+    if entities is None:
+        return sorted_reading(np.array(sizes), np.array(counts))
+    shares = np.array(counts) / sum(counts) * _whole(entities, "entities")
+    whole = np.diff(np.round(np.cumsum(shares)), prepend=0).astype(int)
+    return sorted_reading(np.repeat(sizes, whole))
 
 
 def _whole(value: str | int, name: str) -> int:

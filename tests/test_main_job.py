@@ -81,7 +81,7 @@ def quick_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str,
             done = run([sys.executable, SCRIPT, "--ranks", "2", *options])
         assert done.returncode == 0, done.stderr
         assert "digits:" in done.stderr  # the progress bar, of one rank: it counts up
-        shown = [int(n) for n in re.findall(r"(\d+)/3024 ", done.stderr)]
+        shown = [int(n) for n in re.findall(r"(\d+)/3360 ", done.stderr)]
         assert len(shown) > 2
         assert shown == sorted(shown)
         found[backend] = (done.stdout, next(out.iterdir()))
@@ -93,7 +93,7 @@ def test_script_prints_a_table_and_a_sentence_and_writes_a_folder(backend: str, 
     stdout, folder = quick_runs[backend]
     assert stdout.count(f"digits: 2 ranks ({backend}) x 4 images") == 1
     assert all(f"\n{arm}" in stdout for arm in ARMS)
-    for words in ("points to iid", "effective", "all-reduce a layer forward", "order alone costs", "Written to"):
+    for words in ("sorted - iid, points", "effective", "all-reduce a layer forward", "order alone costs", "Written to"):
         assert words in stdout
     assert sorted(p.name for p in folder.iterdir()) == ["config.toml", "curves.png", "result.json"]
     assert (folder / "curves.png").read_bytes()[:4] == b"\x89PNG"
@@ -238,5 +238,8 @@ def test_json_has_null_for_what_is_not_finite() -> None:
 
 def test_nothing_is_recovered_where_nothing_was_learned() -> None:
     values = {"sorted+local": [-5.0, -5.2], "sorted+sync": [-2.4, -2.5], "iid+sync": [-3.3, -3.4]}
-    assert recovery(values, "iid+sync", chance=0.0) is None
-    assert recovery({arm: [v + 9 for v in found] for arm, found in values.items()}, "iid+sync", chance=0.0) is not None
+    assert recovery(values, "iid+sync", "r2", chance=0.0) is None
+    assert (
+        recovery({arm: [v + 9 for v in found] for arm, found in values.items()}, "iid+sync", "logloss", chance=0.0)
+        is not None
+    )

@@ -1,12 +1,21 @@
-"""Is SyncBN worth it for this job? A few sentences, each with the formula it comes from."""
+"""Is SyncBN worth it for this job? The figures behind an answer; the sentences stand in `report/advice.py`."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 
-from .. import stats
 from ..errors import ArgumentError
-from .step_cost import StepCost
+from ..stats.reading import Behind, Reading, behind
+from .step_cost import CHEAP, StepCost
+
+ENOUGH = 16  # effective rows behind a mean
+WHY_ENOUGH = (
+    "a convention, from Wu & He (2018), figure 1: batch norm's error at 16 images per device is that at 32 (23.7 and 23.6 %), "
+    "at 8 it is 24.8, at 4 27.3"
+)
+LARGEST = 1 << 20  # rows of a window or batch that is still thought of
 
 
 @dataclass(frozen=True)
@@ -15,75 +24,113 @@ class Job:
 
     Attributes:
         devices: W, the number of ranks.
-        rows: n, rows a rank and step.
-        entity_rows: rows of one entity that stand together in the order of reading (1: shuffled).
+        rows: n, rows per rank and step.
+        reading: the order in which rows are read.
         icc: rho, the intra-class correlation.
         compute_seconds: of a step, without synchronisation.
         cost: of synchronising a step.
+
+    Raises:
+        ArgumentError: a number that cannot be, each named alone.
     """
 
     devices: int
     rows: int
-    entity_rows: int
+    reading: Reading
     icc: float
     compute_seconds: float
     cost: StepCost
 
     def __post_init__(self) -> None:
-        for name in ("devices", "rows", "entity_rows"):
+        for name in ("devices", "rows"):
             value = getattr(self, name)
             if not isinstance(value, int) or value < 1:
                 raise ArgumentError(name, got=value, expected="a whole number of at least 1", do="See --help.")
-        if not -1 <= self.icc <= 1 or not self.compute_seconds > 0:
+        if not self.compute_seconds > 0:
             raise ArgumentError(
-                "icc, compute",
-                got=f"{self.icc}, {self.compute_seconds}",
-                expected="-1 to 1, and above 0",
-                do="See --help.",
+                "compute", got=f"{self.compute_seconds:g} s", expected="above 0", do="How long does a step take?"
             )
+        if not self.icc <= 1:
+            raise ArgumentError(
+                "icc", got=self.icc, expected="at most 1", do="1: all rows of an entity are equal; 0: no more alike than others."
+            )  # fmt: skip
+        if self.devices * self.rows > self.reading.total:
+            raise ArgumentError(
+                "devices, rows", got=f"{self.devices} x {self.rows}",
+                expected=f"at most the {self.reading.total:,.0f} rows there are", do="Use fewer, or a longer log.",
+            )  # fmt: skip
+        largest = max(self.local.adjusted_size, self.joined.adjusted_size)
+        if 1 + (largest - 1) * self.icc <= 0:
+            raise ArgumentError(
+                "icc", got=self.icc, expected=f"above {1 / (1 - largest):.3g} where a row meets {largest:.3g} of its entity",
+                do="Rows of one entity can't all be unlike: their mean would have a negative variance.",
+            )  # fmt: skip
+
+    @cached_property
+    def local(self) -> Behind:
+        """What one device's batch is worth."""
+        return behind(self.reading, self.icc, self.rows)
+
+    @cached_property
+    def joined(self) -> Behind:
+        """What the batch of all devices is worth."""
+        return self._group(self.devices)
 
     @property
-    def cluster_size(self) -> float:
-        """S of batches of n rows cut out of stretches of `entity_rows` equal keys, averaged over where the cut falls."""
-        m, n = self.entity_rows, self.rows
-        total = 0
-        for start in range(m):
-            end = start + n
-            pieces = [min(end, (k + 1) * m) - max(start, k * m) for k in range(start // m, (end - 1) // m + 1)]
-            total += sum(piece * piece for piece in pieces)
-        return total / (m * n)
+    def share(self) -> float:
+        """Of a step that synchronising takes."""
+        return self.cost.share(self.compute_seconds)
 
+    @property
+    def target(self) -> int:
+        """Effective rows to be aimed at: those of a shuffled local batch, if that is large enough itself."""
+        return max(self.rows, ENOUGH)
 
-def advise(job: Job) -> list[str]:
-    """Sentences, the verdict first."""
-    s, rho, n, w = job.cluster_size, max(job.icc, 0.0), job.rows, job.devices
-    deff = stats.design_effect(s, rho)
-    second = 1 + (s - 1) * rho**2
-    local, joined = n / deff, n * w / deff
-    share = job.cost.share(job.compute_seconds)
-    needed = n / second < 16 or local < 16
-    facts = [
-        f"A row meets {s:.1f} rows of its own entity in its batch (S = E[sum n_j^2 / n]); design effect 1 + (S - 1) rho = {deff:.2f}.",
-        f"For the mean, a local batch of {n} rows is worth n / deff = {local:.1f} independent rows, all {w} devices together {joined:.1f}.",
-        f"For the second moment a rule of thumb is n / (1 + (S - 1) rho^2) = {n / second:.1f} "
-        f"(not measured here), together {n * w / second:.1f}.",
-        f"SyncBN's mean is {'as steady as' if w >= deff else 'noisier than'} that of a shuffled local batch: devices {w} "
-        f"{'>=' if w >= deff else '<'} design effect {deff:.2f} (sd = sigma sqrt(deff / (n W)) against sigma sqrt(1 / n)).",
-        f"It takes {1e3 * job.cost.seconds:.3g} ms of {1e3 * (job.cost.seconds + job.compute_seconds):.3g} ms a step: "
-        f"{100 * share:.1f} % = talk / (talk + compute); under 5 % from {1e3 * job.cost.compute_for(0.05):.3g} ms of compute on.",
-    ]
-    if not needed:
-        verdict = f"Probably not needed: a local batch is worth {min(local, n / second):.0f} rows and more already."
-    elif share > 0.2:
-        verdict = "It would help, and it is dear here: try the alternatives below first."
-    else:
-        verdict = "Worth trying: local batches are worth few rows, and synchronising is cheap against the step."
-    if w == 1:
-        verdict = "No: one device has nobody to synchronise with."
-    first = "a shuffle window of a thousand rows a rank, which makes S small" if deff > 1.2 else "a larger batch"
-    alternatives = f"To try first: {first}; LayerNorm or GroupNorm, which need no batch; a larger local batch."
-    limits = (
-        "What it does not fix: the cost of the order itself for the optimiser (train a net without normalisation, sorted "
-        "and shuffled, to see it); false negatives in batches of one user; a net already trained with small batches."
-    )
-    return [verdict, *facts, alternatives, limits]
+    @property
+    def verdict(self) -> str:
+        """What follows from local and joined rows, and the share of a step.
+
+        "alone": one device; "enough": local rows suffice; "short": even joined rows do not; "cheap", "dear": they do, at this price.
+        """
+        if self.devices == 1:
+            return "alone"
+        if self.local.effective_rows >= ENOUGH:
+            return "enough"
+        if self.joined.effective_rows < ENOUGH:
+            return "short"
+        return "cheap" if self.share <= CHEAP else "dear"
+
+    @cached_property
+    def smallest_group(self) -> Behind | None:
+        """The smallest group of neighbouring devices whose joined rows are worth the target; None: not even all of them."""
+        if self.joined.effective_rows < self.target:
+            return None
+        low, high = 0, self.devices  # not enough, enough
+        while high - low > 1:
+            middle = (low + high) // 2
+            enough = self._group(middle).effective_rows >= self.target
+            low, high = (low, middle) if enough else (middle, high)
+        return self._group(high)
+
+    @cached_property
+    def window(self) -> tuple[int, Behind] | None:
+        """The smallest power of two of rows in which each device would have to shuffle for its batch to be worth enough."""
+        goal = min(ENOUGH, 0.9 * self.rows)  # no window makes a batch worth more than its rows
+        found = ((w, behind(self.reading.windowed(w), self.icc, self.rows)) for w in self._sizes())
+        return next(((w, b) for w, b in found if b.effective_rows >= goal), None)
+
+    @cached_property
+    def larger_batch(self) -> Behind | None:
+        """The smallest power of two times as many rows per device that are worth enough; None: too many, or more than there are."""
+        found = (behind(self.reading, self.icc, rows) for rows in self._sizes())
+        return next((b for b in found if b.effective_rows >= ENOUGH), None)
+
+    def _group(self, devices: int) -> Behind:
+        return behind(self.reading, self.icc, self.rows, devices, self.devices)
+
+    def _sizes(self) -> Iterator[int]:
+        """2 n, 4 n, ... as far as the rows of one device, or our patience, go."""
+        size = 2 * self.rows
+        while size <= min(LARGEST, self.reading.total / self.devices):
+            yield size
+            size *= 2

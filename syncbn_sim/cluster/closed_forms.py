@@ -25,7 +25,7 @@ def allreduce_seconds(name: str, ranks: int, elements: int, link: Link, item: in
         ranks: p.
         elements: numbers in the array.
         link: alpha and beta of every link.
-        item: bytes a number.
+        item: bytes per number.
 
     Raises:
         ArgumentError: an unknown schedule, or a number of ranks below 1.
@@ -52,8 +52,13 @@ def allreduce_seconds(name: str, ranks: int, elements: int, link: Link, item: in
 
 
 def allgather_seconds(ranks: int, elements: int, link: Link, item: int = ITEM) -> float:
-    """Time of one all-gather of `elements` numbers a rank by recursive doubling: lg p alpha + (p - 1) n beta (p a power of two)."""
-    return math.ceil(math.log2(ranks)) * link.alpha + (ranks - 1) * item * elements * link.beta if ranks > 1 else 0.0
+    """Time of one all-gather of `elements` numbers from each rank.
+
+    By recursive doubling, lg p alpha + (p - 1) n beta (p a power of two); by a ring, (p - 1) (alpha + n beta), on a link that has
+    nothing else.
+    """
+    messages = ranks - 1 if "ring" in link.schedules else math.ceil(math.log2(ranks))
+    return messages * link.alpha + (ranks - 1) * item * elements * link.beta
 
 
 def fit(ranks: list[int], seconds: list[float]) -> tuple[float, float]:

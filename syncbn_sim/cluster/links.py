@@ -1,4 +1,4 @@
-"""Links between devices: what a message costs. t(n) = alpha + n beta."""
+"""Links between devices: what a message costs, t(n) = alpha + n beta, and what a call costs before its first message."""
 
 from __future__ import annotations
 
@@ -19,12 +19,16 @@ class Link:
     Attributes:
         alpha: seconds a message, however short.
         beta: seconds a byte, 1 / bandwidth.
-        source: where the two numbers come from.
+        source: where the numbers come from.
+        base: seconds per collective call, whatever it sends (launch, host). 0: no source gives one, so a time is a lower bound.
+        schedules: those that the link's library has for short arrays; empty: any of ours.
     """
 
     alpha: float
     beta: float
     source: str
+    base: float = 0.0
+    schedules: tuple[str, ...] = ()
 
     def seconds(self, size: float) -> float:
         """alpha + n beta for a message of n bytes."""
@@ -33,6 +37,10 @@ class Link:
     def between(self, a: int, b: int) -> Link:
         """The link of two ranks: this one, whoever they are."""
         return self
+
+    def levels_of(self, ranks: int) -> list[tuple[int, int, Link]]:
+        """As `Topology.levels_of`: all of them at one level."""
+        return [(ranks, 1, self)]
 
 
 @dataclass(frozen=True)
@@ -58,6 +66,26 @@ class Topology:
         """The link of two ranks."""
         return next((link for size, link in self.levels if a // size == b // size), self.levels[-1][1])
 
+    def levels_of(self, ranks: int) -> list[tuple[int, int, Link]]:
+        """(units that talk, ranks in each of them, their link) of every level that the first `ranks` ranks need, from the inside out."""
+        found, below = [], 1
+        for size, link in self.levels:
+            units = -(-min(size, ranks) // below)
+            if units > 1:
+                found.append((units, below, link))
+            below = size
+        return found
+
+    @property
+    def base(self) -> float:
+        """The largest of its levels'."""
+        return max(link.base for _, link in self.levels)
+
+    @property
+    def source(self) -> str:
+        """Of each level."""
+        return "; ".join(link.source for _, link in self.levels)
+
 
 def one_slow_node(ranks: int, node: int, ranks_a_node: int, factor: float) -> Array:
     """Slowness of each rank: `factor` on one node, 1 elsewhere."""
@@ -72,7 +100,10 @@ def log_normal_stragglers(ranks: int, sigma: float, seed: int) -> Array:
 
 
 LINKS = {
-    "nvlink": Link(2e-6, 1 / 300e9, "nccl-tests issue 123, DGX-A100: about 2 us a ring step; A100 datasheet, one direction"),
+    "nvlink": Link(
+        1.98e-6, 1 / 300e9, "nccl-tests issue 123, DGX-A100, ring: 5.6 us per call and 2 us per step; A100 datasheet, one direction",
+        5.6e-6, ("ring",),
+    ),
     "infiniband-ndr": Link(1.5e-6, 1 / 50e9, "round trip of about 2-3 us over one or two switches; NDR is 400 Gbit/s"),
     "roce-25g": Link(3e-6, 1 / 3.1e9, "RDMA over 25 Gbit/s Ethernet: one or two switches and NIC; 3.1 GB/s"),
     "tcp-25g": Link(20e-6, 1 / 3.1e9, "kernel TCP: 10-30 us one way in the stack"),
@@ -89,3 +120,21 @@ def link_named(name: str) -> Link:
     if name not in LINKS:
         raise unknown("link", name, LINKS)
     return LINKS[name]
+
+
+FARTHER = 1 << 40  # ranks in the outermost unit: all there are
+
+
+def parse_topology(text: str, link: str) -> Link | Topology:
+    """Reads "8:nvlink,256:infiniband-ndr": 8 devices per node joined by one link, 256 per rack by another, and all else by `link`.
+
+    Raises:
+        ArgumentError: unreadable, an unknown link, or sizes that do not nest.
+    """
+    levels = []
+    for part in filter(None, text.split(",")):
+        size, _, name = part.partition(":")
+        if not size.strip().isdigit() or not int(size) or not name:
+            raise ArgumentError("topology", got=repr(text), expected="SIZE:LINK,...", do="For example 8:nvlink.")
+        levels.append((int(size), link_named(name.strip())))
+    return Topology((*levels, (levels[-1][0] * FARTHER, link_named(link)))) if levels else link_named(link)

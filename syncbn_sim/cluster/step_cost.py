@@ -6,8 +6,10 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from ..comm.schedules import SCHEDULES
-from .closed_forms import allgather_seconds, allreduce_seconds
-from .links import Link
+from .closed_forms import ITEM, allgather_seconds, allreduce_seconds
+from .links import Link, Topology
+
+CHEAP = 0.05  # of a step: what this project calls a small price, a convention
 
 
 @dataclass(frozen=True)
@@ -16,37 +18,34 @@ class WireFormat:
 
     Attributes:
         collectives: blocking calls a layer, forward and backward together.
-        payload: bytes that one rank brings to them.
-        seconds: their time, one after the other, on the critical path.
+        seconds: the time of their messages, one after the other, on the critical path.
     """
 
     collectives: int
-    payload: Callable[[int], int]
-    seconds: Callable[[int, int, Link], float]
+    seconds: Callable[[int, int, Link | Topology], float]
 
 
-def best_allreduce(ranks: int, elements: int, link: Link, item: int = 8) -> float:
-    """Time of the quickest of the five schedules."""
-    return min(allreduce_seconds(name, ranks, elements, link, item) for name in SCHEDULES)
+def allreduce(ranks: int, elements: int, link: Link | Topology) -> float:
+    """Time of the messages, level by level: inside each node, then between the nodes; by the quickest schedule each link has."""
+    return sum(
+        min(allreduce_seconds(name, units, elements, level) for name in level.schedules or SCHEDULES)
+        for units, _, level in link.levels_of(ranks)
+    )
 
 
+def allgather(ranks: int, elements: int, link: Link | Topology) -> float:
+    """The same of an all-gather: a node brings what its ranks have."""
+    return sum(allgather_seconds(units, elements * each, level) for units, each, level in link.levels_of(ranks))
+
+
+# All in numbers of 8 bytes, as here, so that they differ in form alone; in float32 every payload is half.
 WIRE_FORMATS = {
     # sums in float64: (sum, sum of squares, count), then (sum dy, sum dy x_hat)
-    "fused all-reduce": WireFormat(
-        2,
-        lambda c: 8 * (4 * c + 1),
-        lambda p, c, link: best_allreduce(p, 2 * c + 1, link) + best_allreduce(p, 2 * c, link),
-    ),
-    # PyTorch: mean, invstd and count of every rank to every rank, in float32; then an all-reduce
-    "all-gather": WireFormat(
-        2,
-        lambda c: 4 * (4 * c + 1),
-        lambda p, c, link: allgather_seconds(p, 2 * c + 1, link, 4) + best_allreduce(p, 2 * c, link, 4),
-    ),
+    "fused all-reduce": WireFormat(2, lambda p, c, link: allreduce(p, 2 * c + 1, link) + allreduce(p, 2 * c, link)),
+    # PyTorch: mean, invstd and count of every rank to every rank; then an all-reduce
+    "all-gather": WireFormat(2, lambda p, c, link: allgather(p, 2 * c + 1, link) + allreduce(p, 2 * c, link)),
     # one collective for each quantity
-    "one by one": WireFormat(
-        5, lambda c: 8 * (4 * c + 1), lambda p, c, link: 4 * best_allreduce(p, c, link) + best_allreduce(p, 1, link)
-    ),
+    "one by one": WireFormat(5, lambda p, c, link: 4 * allreduce(p, c, link) + allreduce(p, 1, link)),
 }
 
 
@@ -56,7 +55,7 @@ class StepCost:
 
     Attributes:
         collectives: blocking calls a step.
-        payload: bytes that one rank brings in a step.
+        payload: bytes that one rank brings in a step, float64: 8 (4 C + 1) for each layer, in every format.
         seconds: their time, none of it hidden behind computing.
     """
 
@@ -77,16 +76,16 @@ class StepCost:
         return self.seconds * (1 - share) / share
 
 
-def step_cost(channels: Sequence[int], ranks: int, link: Link, wire: str = "fused all-reduce") -> StepCost:
-    """Adds up the layers: batch norms are one after the other, so their collectives are, too."""
+def step_cost(channels: Sequence[int], ranks: int, link: Link | Topology, wire: str = "fused all-reduce") -> StepCost:
+    """Adds up the layers: batch norms are one after the other, so their collectives are, too. Each call costs the link's base once."""
     form = WIRE_FORMATS[wire]
+    calls = form.collectives * len(channels)
     by_width = {c: form.seconds(ranks, c, link) for c in set(channels)}
-    return StepCost(
-        form.collectives * len(channels), sum(map(form.payload, channels)), sum(by_width[c] for c in channels)
-    )
+    seconds = calls * link.base + sum(by_width[c] for c in channels) if ranks > 1 else 0.0
+    return StepCost(calls, sum(ITEM * (4 * c + 1) for c in channels), seconds)
 
 
-def where_all_gather_loses(channels: Sequence[int], link: Link) -> int | None:
+def where_all_gather_loses(channels: Sequence[int], link: Link | Topology) -> int | None:
     """The first power of two of devices from which the all-gather takes longer than the fused all-reduce, or None up to 65,536."""
     for power in range(1, 17):
         gather, reduce = (

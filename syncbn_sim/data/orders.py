@@ -60,7 +60,7 @@ def steps_per_epoch(total: int, size: int, rows: int, drop_last: bool = False) -
     if drop_last and total < size * rows:
         raise DataError(
             "rows",
-            got=f"{rows} rows on each of {size} ranks, but {total} training rows in all",
+            got=f"{rows} rows on each of {size} ranks, but {total} rows in all",
             expected="at least one full step",
             do="Use fewer ranks or fewer rows a rank.",
         )

@@ -13,9 +13,10 @@ NORMS = ("local", "sync", "averaged", "layer", "none")
 ARMS = (
     "iid+local",
     "iid+sync",
+    "iid+averaged",
     "sorted+local",
-    "sorted+averaged",
     "sorted+sync",
+    "sorted+averaged",
     "iid+layer",
     "sorted+layer",
     "iid+none",
@@ -43,9 +44,14 @@ class Arm:
         return cls(order, norm)
 
     @property
+    def name(self) -> str:
+        """As written."""
+        return f"{self.order}+{self.norm}"
+
+    @property
     def iid_twin(self) -> str:
-        """The arm this one is compared with: the same norm on shuffled data (for every batch norm: local statistics)."""
-        return f"iid+{self.norm if self.norm in ('layer', 'none') else 'local'}"
+        """The arm this one is compared with: the same norm on shuffled data."""
+        return f"iid+{self.norm}"
 
     def build_norm(self, width: int, momentum: float, dtype: str, comm: Communicator) -> nn.Module | None:
         """The norm layer, talking over `comm` if it talks at all."""

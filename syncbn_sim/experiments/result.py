@@ -9,11 +9,21 @@ from typing import Any
 import numpy as np
 
 from ..stats.intervals import Interval, mean_interval, ratio_interval
+from ..stats.reading import Behind
+
+# What a metric can be at all: intervals end there.
+POSSIBLE = {
+    "accuracy": (0.0, 1.0),
+    "auc": (0.0, 1.0),
+    "logloss": (0.0, np.inf),
+    "ne": (0.0, np.inf),
+    "r2": (-np.inf, 1.0),
+}
 
 
 @dataclass(frozen=True)
 class Summary:
-    """A metric over seeds, as fractions; ci95 is None for a single seed."""
+    """A metric over seeds, as fractions; ci95, None for a single seed, stays inside what the metric can be."""
 
     mean: float
     ci95: tuple[float, float] | None
@@ -29,15 +39,6 @@ class Share:
 
 
 @dataclass(frozen=True)
-class Behind:
-    """What stands behind one arm's statistics: rows, the design effect of their correlation, and the independent rows they are worth."""
-
-    rows: int
-    design_effect: float
-    effective_rows: float
-
-
-@dataclass(frozen=True)
 class SyncCost:
     """What synchronising cost: a layer, a step, and as a share of the time of a step (waiting for other ranks included)."""
 
@@ -49,11 +50,23 @@ class SyncCost:
 
 @dataclass(frozen=True)
 class Result:
-    """All that one run of the experiment found. Its fields are those of result.json."""
+    """All that one run of the experiment found. Its fields are those of result.json.
+
+    Attributes:
+        seeds_are: what differs from seed to seed, over which the intervals run.
+        differences: each arm minus its twin, the same norm on shuffled data.
+        recovery: share of the way from sorted+local to iid+sync that sorted+sync has gone, `recovery` of this file.
+        recovery_against_iid_local: the same of the way to iid+local.
+        recovery_of_others: the share of the way to iid+sync of each other norm on sorted data: "averaged", "layer", "none".
+        intra_class_correlation: mean over features.
+        correlation_of: of which rows it was measured.
+        behind: by arm with batch statistics, what stands behind them.
+    """
 
     task: str
     rows_are: str
     sorted_by: str
+    seeds_are: str
     metric: str
     ranks: int
     backend: str
@@ -63,17 +76,19 @@ class Result:
     differences: dict[str, Share]
     recovery: Share | None
     recovery_against_iid_local: Share | None
+    recovery_of_others: dict[str, Share]
     order_cost_without_norm: Share | None
     rank0_statistics: dict[str, dict[str, Summary]]
     intra_class_correlation: float
+    correlation_of: str
     behind: dict[str, Behind]
     sync: SyncCost | None
     curves: dict[str, dict[str, list[float]]]
 
 
-def summary(values: Sequence[float]) -> Summary:
+def summary(values: Sequence[float], metric: str) -> Summary:
     """Mean, interval and values over seeds."""
-    interval = mean_interval(values)
+    interval = mean_interval(values, *POSSIBLE[metric])
     return Summary(interval.mean, _ci95(interval), list(values))
 
 
@@ -83,22 +98,29 @@ def difference(of: Sequence[float], minus: Sequence[float]) -> Share:
     return Share(interval.mean, _ci95(interval))
 
 
-def recovery(values: dict[str, list[float]], reference: str, chance: float = -np.inf) -> Share | None:
-    """(sorted+sync - sorted+local) / (reference - sorted+local), paired over seeds.
+def recovery(
+    values: dict[str, list[float]], reference: str, metric: str, chance: float = -np.inf, norm: str = "sync"
+) -> Share | None:
+    """(sorted+norm - sorted+local) / (reference - sorted+local), paired over seeds.
 
     Args:
-        values: the metric by arm, one number a seed.
+        values: the metric by arm, one number per seed.
         reference: the arm that counts as whole.
+        metric: its name, of `POSSIBLE`.
         chance: what a net that has learned nothing reaches.
+        norm: whose share is asked for.
 
     Returns:
         None where an arm is missing, where there is no clear gap to recover, or where the reference itself has learned nothing.
     """
-    if not {"sorted+sync", "sorted+local", reference} <= set(values) or np.mean(values[reference]) <= chance:
+    if not {f"sorted+{norm}", "sorted+local", reference} <= set(values) or np.mean(values[reference]) <= chance:
         return None
-    local = values["sorted+local"]
+    local, (least, most) = values["sorted+local"], POSSIBLE[metric]
     interval = ratio_interval(
-        np.subtract(values["sorted+sync"], local).tolist(), np.subtract(values[reference], local).tolist()
+        np.subtract(values[f"sorted+{norm}"], local).tolist(),
+        np.subtract(values[reference], local).tolist(),
+        least - float(np.mean(local)),
+        most - float(np.mean(local)),
     )
     return None if interval is None else Share(interval.mean, _ci95(interval))
 

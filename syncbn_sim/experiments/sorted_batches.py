@@ -7,18 +7,19 @@ from collections.abc import Callable, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
 from functools import partial
-from itertools import islice
 
 import numpy as np
 
-from .. import nn, optim, stats, train
+from .. import nn, optim, train
 from ..comm.base import Communicator
 from ..comm.ledger import Entry, LedgerCommunicator
 from ..data.dataset import Dataset, Split, share
 from ..data.orders import ORDERS, batches, steps_per_epoch
+from ..diagnostics.inspect_log import inspect
 from ..errors import ArgumentError
-from .arms import ARMS, Arm
-from .result import Behind, Result, SyncCost, difference, recovery, summary
+from ..stats.reading import Behind
+from .arms import ARMS, NORMS, Arm
+from .result import Result, SyncCost, difference, recovery, summary
 from .tasks import TASKS, Task, mlp
 
 OPTIMIZERS: dict[str, Callable[..., optim.Optimizer]] = {"adam": optim.Adam, "sgd": partial(optim.SGD, momentum=0.9)}
@@ -126,11 +127,11 @@ def run(
         if seed == 0:
             steps = steps_per_epoch(len(split.train), comm.size, rows, drop_last=True)
             config = replace(config, epochs=config.epochs or max(1, round(ENOUGH_STEPS / steps)))
-            rho, behind = _behind(split.train, config.arms, comm.size, rows)
+            alike = comm.bcast(_alike(task, split.train, config.arms, comm.size, rows) if comm.rank == 0 else None)
         for arm in config.arms:
             show = partial(_show, on_step, sum(map(len, runs.values())), len(config.arms) * config.seeds, arm)
             runs[arm].append(_Training(comm, task, config, Arm.parse(arm), split, seed).run(show))
-    return _summarise(comm, task, config, runs, rho, behind, time.perf_counter() - start)
+    return _summarise(comm, task, config, runs, alike, time.perf_counter() - start)
 
 
 def _show(on_step: OnStep, runs_done: int, runs: int, arm: str, step: int, steps: int) -> None:
@@ -205,64 +206,63 @@ class _Training:
         return forward / layers, (entry.calls - before.calls - forward) / layers, entry.bytes - before.bytes
 
 
-def _behind(data: Dataset, arms: Sequence[str], ranks: int, rows: int) -> tuple[float, dict[str, Behind]]:
-    """Intra-class correlation (mean over the features that vary), and the rows behind each arm's batch statistics."""
-    rho = float(np.nanmean(stats.intra_class_correlation(data.x, data.entity)))
-    found = {}
-    for name in arms:
-        arm = Arm.parse(name)
-        if arm.norm in ("layer", "none"):
-            continue
-        order = ORDERS[arm.order](data.entity, np.random.default_rng([0, 4, 0]))
-        shards = [islice(batches(order, rank, ranks, rows, drop_last=True), 50) for rank in range(ranks)]
-        entities = [[data.entity[chosen] for chosen in step] for step in zip(*shards, strict=True)]
-        joined = (
-            [np.concatenate(step) for step in entities]
-            if arm.norm == "sync"
-            else [batch for step in entities for batch in step]
-        )
-        deff = stats.design_effect(stats.cluster_size(joined), rho)
-        together = len(joined[0])
-        found[name] = Behind(together, deff, stats.effective_rows(together, deff))
-    return rho, found
+@dataclass(frozen=True)
+class _Alike:
+    """How alike rows are, of which rows, and what stands behind each arm's statistics."""
+
+    correlation: float
+    of: str
+    behind: dict[str, Behind]
+
+
+def _alike(task: Task, data: Dataset, arms: Sequence[str], ranks: int, rows: int) -> _Alike:
+    """Of a user's own log as it was inspected, so that a file has one figure wherever it is asked for; else of the training set."""
+    names = [f"x[{place}]" for place in range(data.x.shape[1])]
+    found = task.inspection or inspect(data.x, names, data.entity, task.sorted_by, rows, ranks)
+    of = "columns, whole log" if task.inspection else "features of the first seed's training set"
+    behind = {}
+    for arm in map(Arm.parse, arms):
+        if arm.norm not in ("layer", "none"):
+            order = found.orders[{"iid": "shuffled", "sorted": "sorted"}[arm.order]]
+            behind[arm.name] = order.joined if arm.norm == "sync" else order.local
+    return _Alike(found.mean_correlation, of, behind)
 
 
 def _summarise(
-    comm: Communicator,
-    task: Task,
-    config: Config,
-    runs: dict[str, list[Run]],
-    rho: float,
-    behind: dict[str, Behind],
-    seconds: float,
+    comm: Communicator, task: Task, config: Config, runs: dict[str, list[Run]], alike: _Alike, seconds: float
 ) -> Result:
     values = {arm: {m: [run.metrics[m] for run in found] for m in task.metrics} for arm, found in runs.items()}
     main = {arm: by_metric[task.metric] for arm, by_metric in values.items()}
     twins = {arm: Arm.parse(arm).iid_twin for arm in main}
     rank0 = {arm: [run.rank0_metrics for run in found if run.rank0_metrics] for arm, found in runs.items()}
+    shares = partial(recovery, main, metric=task.metric, chance=CHANCE[task.metric])
+    others = {norm: shares("iid+sync", norm=norm) for norm in NORMS if norm not in ("local", "sync")}
     return Result(
         task=task.name,
         rows_are=task.rows_are,
         sorted_by=task.sorted_by,
+        seeds_are=task.seeds_are,
         metric=task.metric,
         ranks=comm.size,
         backend=comm.backend,
         seconds=seconds,
         config={**vars(config), "arms": list(config.arms)},
-        arms={arm: {m: summary(v) for m, v in by_metric.items()} for arm, by_metric in values.items()},
+        arms={arm: {m: summary(v, m) for m, v in by_metric.items()} for arm, by_metric in values.items()},
         differences={
             arm: difference(main[arm], main[twin]) for arm, twin in twins.items() if twin in main and twin != arm
         },
-        recovery=recovery(main, "iid+sync", CHANCE[task.metric]),
-        recovery_against_iid_local=recovery(main, "iid+local", CHANCE[task.metric]),
+        recovery=shares("iid+sync"),
+        recovery_against_iid_local=shares("iid+local"),
+        recovery_of_others={norm: share for norm, share in others.items() if share},
         order_cost_without_norm=difference(main["iid+none"], main["sorted+none"])
         if {"iid+none", "sorted+none"} <= set(main)
         else None,
         rank0_statistics={
-            arm: {m: summary([r[m] for r in found]) for m in task.metrics} for arm, found in rank0.items() if found
+            arm: {m: summary([r[m] for r in found], m) for m in task.metrics} for arm, found in rank0.items() if found
         },
-        intra_class_correlation=rho,
-        behind=behind,
+        intra_class_correlation=alike.correlation,
+        correlation_of=alike.of,
+        behind=alike.behind,
         sync=_sync_cost(comm, runs),
         curves={arm: _mean_curve(found, task.metric) for arm, found in runs.items()},
     )

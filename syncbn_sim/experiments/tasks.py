@@ -13,6 +13,7 @@ from ..arrays import Array
 from ..comm.base import Communicator
 from ..data import Log, Source, Split, load_digits, read_log, request_log, split_digits
 from ..data.delimited import OnBytes
+from ..diagnostics.inspect_log import Inspection, inspect
 from ..errors import DataError
 from ..train import accuracy, auc, log_loss, normalised_entropy, r_squared
 
@@ -28,6 +29,7 @@ class Task:
         name: "digits", "requests", or that of a user's file.
         rows_are: what a row is, in the plural.
         sorted_by: what "sorted" means here.
+        seeds_are: what differs from seed to seed.
         metric: the main one of `metrics`, the higher the better; a fraction.
         metrics: name -> function of (logits, labels, comm).
         outputs: K, the width of the last layer.
@@ -36,11 +38,13 @@ class Task:
             new running statistics.
         split: (ranks, rows a rank, seed, dtype) -> training and test set; called on rank 0 only.
         log: a user's own data, on rank 0.
+        inspection: how alike its rows are, on rank 0.
     """
 
     name: str
     rows_are: str
     sorted_by: str
+    seeds_are: str
     metric: str
     metrics: dict[str, Metric]
     outputs: int
@@ -50,12 +54,14 @@ class Task:
     momentum: float
     split: Callable[[int, int, int, str], Split]
     log: Log | None = None
+    inspection: Inspection | None = None
 
 
 DIGITS = Task(
     name="digits",
     rows_are="images",
     sorted_by="class",
+    seeds_are="new splits of the same images, with new weights",
     metric="accuracy",
     metrics={"accuracy": accuracy},
     outputs=10,
@@ -72,6 +78,7 @@ REQUESTS = Task(
     name="requests",
     rows_are="impressions",
     sorted_by="user",
+    seeds_are="new worlds of users and clicks, with new weights",
     metric="auc",
     metrics={"auc": auc, "logloss": log_loss, "ne": normalised_entropy},
     outputs=1,
@@ -91,13 +98,24 @@ _KINDS: dict[str, tuple[dict[str, Metric], Callable[[], nn.Loss]]] = {
 }
 
 
-def own_task(comm: Communicator, source: Source, on_bytes: OnBytes = lambda n: None) -> Task:
-    """A user's own log as a task. Rank 0 reads it; the others learn its kind, and get their rows with each split.
+OWN_ROWS = 32
+
+
+def own_task(comm: Communicator, source: Source, rows: int | None = None, on_bytes: OnBytes = lambda n: None) -> Task:
+    """A user's own log as a task. Rank 0 reads and inspects it; the others learn its kind, and get their rows with each split.
+
+    Args:
+        comm: the ranks.
+        source: where it stands.
+        rows: rows per rank and step, for the inspection; default `OWN_ROWS`.
+        on_bytes: told how many bytes have been read so far.
 
     Raises:
         DataError: on rank 0, if the file cannot be used.
     """
     log = read_log(source, on_bytes) if comm.rank == 0 else None
+    sorted_by, rows = source.entity or "entity", rows or OWN_ROWS
+    found = inspect(log.x, log.names, log.entity, sorted_by, rows, comm.size) if log else None
     kind, outputs = comm.bcast((log.kind, int(log.y.max()) + 1 if log.kind == "classes" else 1) if log else None)
     metrics, loss = _KINDS[kind]
 
@@ -109,16 +127,18 @@ def own_task(comm: Communicator, source: Source, on_bytes: OnBytes = lambda n: N
     return Task(
         name=Path(source.path).stem,
         rows_are="rows",
-        sorted_by=source.entity or "entity",
+        sorted_by=sorted_by,
+        seeds_are=f"new splits of the same log by {sorted_by}, with new weights",
         metric=next(iter(metrics)),
         metrics=metrics,
         outputs=outputs,
         loss=loss,
-        rows=32,
+        rows=OWN_ROWS,
         epochs=None,
         momentum=0.05,
         split=split,
         log=log,
+        inspection=found,
     )
 
 

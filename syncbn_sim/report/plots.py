@@ -11,12 +11,11 @@ from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ..cluster.step_cost import StepCost
+from ..cluster.step_cost import CHEAP, StepCost
 from ..comm.schedules import cost, record
+from ..diagnostics.inspect_log import Inspection
 from ..experiments.arms import Arm
-from ..experiments.inspect_log import Inspection
 from ..experiments.result import Result
-from ..stats import design_effect, predicted_sd_of_mean
 
 # Okabe & Ito's colours, told apart by colour-blind readers too; the order of the data is the line style.
 COLOURS = {"local": "#D55E00", "sync": "#0072B2", "averaged": "#E69F00", "layer": "#009E73", "none": "#555555"}
@@ -51,30 +50,28 @@ def order_gap(results: Sequence[Result]) -> bytes:
 
 
 def batch_means(found: Inspection) -> bytes:
-    """Means of single local batches, in each order, against the population: one row of dots an order, and the predicted spread.
+    """Means of single local batches, in each order, against the population: one row of dots per order, and the predicted spread.
 
     Returns:
         A PNG.
     """
     figure = Figure(figsize=(9, 4.2), layout="constrained")
     axes = figure.subplots()
-    rho = max(found.correlation[found.most_alike], 0.0)
     rng = np.random.default_rng(0)
-    for place, reading in enumerate(found.readings.values()):
-        colour = ("#555555", "#D55E00", "#0072B2")[place]
-        means = np.array(reading.batch_means)
+    for place, (order, colour) in enumerate(zip(found.orders.values(), ("#555555", "#D55E00", "#0072B2"), strict=True)):
+        means = np.array(order.batch_means)
         axes.plot(means, place + rng.uniform(-0.25, 0.25, len(means)), ".", color=colour, markersize=4, alpha=0.6)
-        sd = predicted_sd_of_mean(1.0, found.rows_a_rank, design_effect(reading.cluster_size, rho))
-        axes.errorbar(0, place, xerr=2 * sd, color="black", capsize=6, linewidth=2, zorder=3)
+        axes.errorbar(0, place, xerr=2 * order.predicted_sd, color="black", capsize=6, linewidth=2, zorder=3)
     axes.axvline(0, color="black", linewidth=1)
-    axes.set_yticks(range(len(found.readings)), list(found.readings))
+    axes.set_yticks(range(len(found.orders)), list(found.orders))
     axes.invert_yaxis()
-    axes.set_xlabel(f"mean of {found.most_alike!r} over one batch, in sd of the feature (0: the population)")
-    spread = {name: float(np.std(reading.batch_means)) for name, reading in found.readings.items()}
+    axes.set_xlabel(f"mean of {found.typical!r} over one batch, in sd of the feature (0: all rows)")
+    spread = {name: float(np.std(order.batch_means)) for name, order in found.orders.items()}
     wider = spread["sorted"] / max(spread["shuffled"], 1e-12)
     axes.set_title(
-        f"Batches of {found.rows_a_rank} rows: means scatter {wider:.1f} x as far when sorted by {found.sorted_by}\n"
-        "dots: batches; bars: predicted +- 2 sd, sigma sqrt(deff / n)",
+        f"Batches of {found.rows_per_rank} rows: means scatter {wider:.1f} x as far when sorted by {found.sorted_by}\n"
+        f"dots: batches of {found.typical!r} (correlation {found.correlation[found.typical]:.2f}; mean over columns "
+        f"{found.mean_correlation:.2f}); bars: predicted +- 2 sd",
         fontsize=11,
         loc="left",
     )
@@ -99,9 +96,9 @@ def cluster_share(costs: Mapping[str, Mapping[int, StepCost]], compute: float, t
             shares,
             marker=marker,
             color=colour,
-            label=f"{name}, {next(iter(by_devices.values())).collectives} calls a step",
+            label=f"{name}, {next(iter(by_devices.values())).collectives} calls per step",
         )
-    axes.axhline(5, color="black", linewidth=1, linestyle=":")
+    axes.axhline(100 * CHEAP, color="black", linewidth=1, linestyle=":")
     axes.set_xscale("log", base=2)
     axes.set_ylim(bottom=0)
     axes.set_xlabel("devices")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
-from ..cluster.step_cost import StepCost
-from ..experiments.inspect_log import Inspection
 from ..experiments.result import Result, Share, Summary
+from .tables import aligned
 
 # Fixed beforehand: an interval inside +-0.5 points is no effect; one that merely covers 0 says nothing.
 NO_EFFECT = 0.005
+
+FEW_SEEDS = 3  # fewer, and the interval of a mean is wider than anything it could show (t = 12.7 at two)
+_NORMS = {"averaged": "averaged statistics", "layer": "LayerNorm", "none": "no normalisation"}
 
 # metric -> (heading, factor, decimals)
 _FORMATS = {
@@ -27,7 +29,7 @@ def table(result: Result) -> str:
     header = [
         "arm",
         *(f"{_FORMATS[m][0]} [95 % CI]" for m in next(iter(result.arms.values()))),
-        "points to iid",
+        "sorted - iid, points",
         f"{result.rows_are} -> effective",
     ]
     rows = [
@@ -39,16 +41,19 @@ def table(result: Result) -> str:
         ]
         for arm, metrics in result.arms.items()
     ]
-    lines = _aligned([header, *rows])
     title = (
         f"{result.task}: {result.ranks} ranks ({result.backend}) x {c['rows']} {result.rows_are}, sorted by "
         f"{result.sorted_by}, {_count(c['epochs'], 'epoch')}, {_count(c['seeds'], 'seed')}, {result.seconds:.0f} s"
     )
-    return "\n".join([title, "", *lines, "", *_lines_below(result)])
+    return "\n".join([title, "", *aligned([header, *rows]), "", *_lines_below(result)])
 
 
 def _lines_below(result: Result) -> list[str]:
-    lines: list[str] = []
+    lines = [
+        f"Intervals: 95 % over {_count(result.config['seeds'], 'seed')}, that is over {result.seeds_are}. "
+        "sorted - iid: the arm minus its twin, the same norm on shuffled data, seed by seed.",
+        *_too_few_seeds(result),
+    ]
     gap = "of the way from sorted+local to"
     for share, reference in ((result.recovery, "iid+sync"), (result.recovery_against_iid_local, "iid+local")):
         if {"sorted+local", "sorted+sync", reference} <= set(result.arms):
@@ -57,14 +62,17 @@ def _lines_below(result: Result) -> list[str]:
                 if share
                 else f"There is no clear gap between sorted+local and {reference} to recover."
             )
+    if result.recovery_of_others:
+        shares = ", ".join(f"{_NORMS[norm]} {_percent(share)}" for norm, share in result.recovery_of_others.items())
+        lines.append(f"By the same formula, of the way to iid+sync: {shares}.")
     if result.order_cost_without_norm:
         lines.append(
-            f"The order alone costs a net without normalisation "
-            f"{_points(result.order_cost_without_norm, sign=False)} points."
+            f"The order alone costs a net without normalisation {_points(result.order_cost_without_norm, sign=False)} points, "
+            f"{_condition(result)}."
         )
     lines.append(
         f"Rows of one {result.sorted_by} are alike: intra-class correlation {result.intra_class_correlation:.2f} "
-        "(mean over features). Effective rows = rows / design effect."
+        f"(mean over {result.correlation_of}). Effective rows = rows / design effect, held against a shuffled batch."
     )
     for arm, metrics in result.rank0_statistics.items():
         heading, factor, decimals = _FORMATS[result.metric]
@@ -80,6 +88,19 @@ def _lines_below(result: Result) -> list[str]:
             f"{100 * s.share_of_step:.0f} % of the time of a step here (waiting included)."
         )
     return lines
+
+
+def _too_few_seeds(result: Result) -> list[str]:
+    seeds = result.config["seeds"]
+    if seeds >= FEW_SEEDS:
+        return []
+    return [f"{_count(seeds, 'seed')} can't tell the spread between seeds: compare with {FEW_SEEDS} or more (--seeds)."]
+
+
+def _condition(result: Result) -> str:
+    """What a comparison of arms hangs on, since one rate does not suit them all equally."""
+    c = result.config
+    return f"at this learning rate ({c['lr']:g}, the same for all arms) and {_count(c['epochs'], 'epoch')}"
 
 
 def sentence(result: Result) -> str:
@@ -104,7 +125,7 @@ def sentence(result: Result) -> str:
     if (change.ci95[1] if change.ci95 else change.mean) >= 0:
         return _no_clear_loss(result, change, level)
     text = (
-        f"Sorted by {result.sorted_by}, local batch norm falls from {level('iid+local')} to {level('sorted+local')} "
+        f"Sorted by {result.sorted_by}{_worst_case(result)}, local batch norm falls from {level('iid+local')} to {level('sorted+local')} "
         f"{name}; synchronised over {result.ranks} ranks it reaches {level('sorted+sync')}"
     )
     if result.recovery:
@@ -114,9 +135,16 @@ def sentence(result: Result) -> str:
     if cost and cost.ci95 and cost.ci95[0] > 0:
         text += (
             f" A net without normalisation loses {_points(cost, sign=False)} points to the same order: "
-            "that loss is not batch norm's, and synchronising is no cure for it."
+            f"that loss is not batch norm's, and synchronising is no cure for it. That is {_condition(result)}: "
+            "at another rate the loss can be smaller, and the ranking of the arms another."
         )
     return text if change.ci95 else f"{text} (One seed: no interval, so no claim.)"
+
+
+def _worst_case(result: Result) -> str:
+    behind = result.behind["sorted+local"]
+    alone = behind.rows > 1 and behind.cluster_size > 0.9 * behind.rows
+    return f" (a worst case: nearly every local batch is of one {result.sorted_by})" if alone else ""
 
 
 def _no_clear_loss(result: Result, change: Share, level: Callable[[str], str]) -> str:
@@ -129,60 +157,6 @@ def _no_clear_loss(result: Result, change: Share, level: Callable[[str], str]) -
             f"{compared}, within +-{100 * NO_EFFECT:g}: sorting is not your problem, and SyncBN has nothing to repair."
         )
     return f"{compared}. These seeds cannot tell whether sorting hurts: use more --seeds."
-
-
-def inspection_table(found: Inspection) -> str:
-    """What was measured of a log: how alike the rows of an entity are, and what a batch is worth in each order."""
-    header = ["order", "S", "design effect", f"{found.rows_a_rank} rows are worth", f"on {found.ranks} ranks"]
-    rows = [
-        [name, f"{r.cluster_size:.1f}", f"{r.design_effect:.2f}", f"{r.effective_local:.1f}", f"{r.effective_sync:.1f}"]
-        for name, r in found.readings.items()
-    ]
-    shown = sorted(found.correlation.items(), key=lambda item: -item[1] if item[1] == item[1] else 9.0)
-    listed = ", ".join(f"{name} {rho:.2f}" if rho == rho else f"{name} constant" for name, rho in shown[:12])
-    more = f", and {len(shown) - 12} more" if len(shown) > 12 else ""
-    return "\n".join(
-        [
-            f"Intra-class correlation by {found.sorted_by}: mean over columns {found.mean_correlation:.2f}; {listed}{more}.",
-            "",
-            *_aligned([header, *rows]),
-            "",
-            "S: rows of its own entity that a row meets in its batch. Design effect = 1 + (S - 1) x mean correlation.",
-            found.worst,
-            found.verdict,
-        ]
-    )
-
-
-def cluster_table(costs: Mapping[str, Mapping[int, StepCost]], compute: float) -> str:
-    """Talk a step, its share, and the compute from which it stays under 5 %, by devices and wire format."""
-    header = [
-        "devices",
-        "wire format",
-        "talk a step, ms",
-        f"share of a step ({1e3 * compute:g} ms compute)",
-        "under 5 % from, ms",
-    ]
-    devices = next(iter(costs.values()))
-    rows = [
-        [
-            f"{p:,}",
-            wire,
-            f"{1e3 * c[p].seconds:.3g}",
-            f"{100 * c[p].share(compute):.1f} %",
-            f"{1e3 * c[p].compute_for(0.05):.3g}",
-        ]
-        for p in devices
-        for wire, c in costs.items()
-    ]
-    return "\n".join(_aligned([header, *rows]))
-
-
-def _aligned(rows: list[list[str]]) -> list[str]:
-    """Rows as lines with columns of equal width, a rule below the first."""
-    widths = [max(len(row[i]) for row in rows) for i in range(len(rows[0]))]
-    ruled = [rows[0], ["-" * w for w in widths], *rows[1:]]
-    return ["  ".join(cell.ljust(w) for cell, w in zip(row, widths, strict=True)).rstrip() for row in ruled]
 
 
 def _count(n: int, what: str) -> str:

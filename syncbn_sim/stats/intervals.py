@@ -24,19 +24,33 @@ def t_quantile(degrees: int) -> float:
     return float(stdtrit(degrees, 0.975))
 
 
-def mean_interval(values: Sequence[float]) -> Interval:
-    """Mean +- t sd / sqrt(k) over k seeds."""
+def mean_interval(values: Sequence[float], least: float = -np.inf, most: float = np.inf) -> Interval:
+    """Mean +- t sd / sqrt(k) over k seeds, cut off at what the quantity can be at all (which takes nothing from its coverage).
+
+    Args:
+        values: one per seed.
+        least: the smallest possible value, such as 0 for an accuracy.
+        most: the largest.
+    """
     mean, k = float(np.mean(values)), len(values)
     if k < 2:
         return Interval(mean, None, None)
     half = t_quantile(k - 1) * float(np.std(values, ddof=1)) / k**0.5
-    return Interval(mean, mean - half, mean + half)
+    return Interval(mean, max(mean - half, least), min(mean + half, most))
 
 
-def ratio_interval(parts: Sequence[float], wholes: Sequence[float]) -> Interval | None:
+def ratio_interval(
+    parts: Sequence[float], wholes: Sequence[float], least: float = -np.inf, most: float = np.inf
+) -> Interval | None:
     """Ratio of means over paired seeds, R = mean(parts) / mean(wholes), with residual variance of parts - R wholes.
 
     A mean of per-seed ratios would be ruled by the one seed whose whole is near zero.
+
+    Args:
+        parts: one per seed.
+        wholes: one per seed.
+        least: the smallest value that the mean of the parts can have; the interval ends there.
+        most: the largest.
 
     Returns:
         None where the whole is not clearly above zero (its own 95 % interval reaches 0): there is nothing to take a share of.
@@ -52,4 +66,4 @@ def ratio_interval(parts: Sequence[float], wholes: Sequence[float]) -> Interval 
         return Interval(ratio, None, None)
     residuals = np.asarray(parts) - ratio * np.asarray(wholes)
     half = t_quantile(k - 1) * float(np.std(residuals, ddof=1)) / k**0.5 / whole.mean
-    return Interval(ratio, ratio - half, ratio + half)
+    return Interval(ratio, max(ratio - half, least / whole.mean), min(ratio + half, most / whole.mean))

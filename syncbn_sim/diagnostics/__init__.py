@@ -1,0 +1,1 @@
+"""How alike rows are, and what that leaves of a batch."""

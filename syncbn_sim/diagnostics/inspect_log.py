@@ -1,0 +1,165 @@
+"""How alike are the rows of one entity, and what does that leave of a batch, in each order the rows can be read in?
+
+The main job, `syncbn-sim inspect-log` and `syncbn-sim advise --data` all take their figures from here.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .. import stats
+from ..arrays import Array
+from ..data.orders import iid, sorted_by_entity, steps_per_epoch
+from ..errors import ArgumentError
+from ..stats.reading import Behind, MeasuredReading, Reading, batches_from, behind, readers_needed
+
+SHOWN = 400  # batches of a picture
+LOW_BY = 0.02  # relative, from where a correlation is said to be uncertain
+
+
+@dataclass(frozen=True)
+class InOrder:
+    """The rows read in one order.
+
+    Attributes:
+        reading: the order.
+        local: what stands behind one rank's batch.
+        joined: what stands behind the batch of all ranks.
+        ranks_needed: how many ranks make the joined mean as steady as that of one shuffled local batch; None: more than the rows fill.
+        batch_means: means of single local batches of the typical feature, in units of its sd, and their predicted sd.
+    """
+
+    reading: Reading
+    local: Behind
+    joined: Behind
+    ranks_needed: int | None
+    batch_means: list[float]
+    predicted_sd: float
+
+
+@dataclass(frozen=True)
+class Inspection:
+    """What was measured.
+
+    Attributes:
+        rows, entities: of the population.
+        sorted_by: what an entity is.
+        rows_per_rank, ranks: of a step.
+        same_entity: P, the chance that two rows are of one entity.
+        correlation: rho by feature; NaN: constant.
+        mean_correlation: over the columns of the file (the features of one text column count as one).
+        most_alike: the feature with the largest.
+        typical: the feature nearest to the mean, of a number column if there is one.
+        low_by: features whose correlation, for entities drawn anew, is more than a few percent too low (by at least so much).
+        orders: "as it stands", "sorted", "shuffled".
+    """
+
+    rows: int
+    entities: int
+    sorted_by: str
+    rows_per_rank: int
+    ranks: int
+    same_entity: float
+    correlation: dict[str, float]
+    mean_correlation: float
+    most_alike: str
+    typical: str
+    low_by: dict[str, float]
+    orders: dict[str, InOrder]
+
+
+def inspect(x: Array, names: Sequence[str], entity: Array, sorted_by: str, rows: int, ranks: int) -> Inspection:
+    """Measures a population of rows.
+
+    Args:
+        x: (N, F) features, NaN where missing.
+        names: their names.
+        entity: (N,) entity codes from 0, in the order of the file.
+        sorted_by: what the entities are.
+        rows: n, rows per rank and step.
+        ranks: W, number of ranks.
+
+    Raises:
+        CountError: no entity has two rows, so there is nothing to measure.
+        DataError: fewer rows than one step of all ranks needs.
+    """
+    if ranks < 1:
+        raise ArgumentError("ranks", got=ranks, expected="a whole number of at least 1", do="For example --ranks 8.")
+    steps_per_epoch(len(entity), ranks, rows, drop_last=True)
+    sizes = np.bincount(entity)
+    correlation, low_by = {}, {}
+    for place, name in enumerate(names):  # one column at a time bounds the memory
+        column = _standardised(x[:, place])
+        correlation[name] = float(stats.intra_class_correlation(column, entity))
+        low_by[name] = _low_by(column, entity, sizes, correlation[name])
+    known = {name: rho for name, rho in correlation.items() if not np.isnan(rho)} or {names[0]: 0.0}
+    rho = mean_by_column(known)
+    numbers = [name for name in known if "=" not in name and "#" not in name]
+    typical = min(numbers or known, key=lambda name: abs(known[name] - rho))
+    column, rng = _standardised(x[:, list(names).index(typical)]), np.random.default_rng(0)
+
+    def read(reading: Reading, order: Array) -> InOrder:
+        shown = batches_from(rng.integers(0, len(entity), SHOWN), len(entity), rows)
+        deff = behind(reading, known[typical], rows).design_effect
+        return InOrder(
+            reading,
+            behind(reading, rho, rows),
+            behind(reading, rho, rows, ranks),
+            readers_needed(reading, rho, rows),
+            column[order[shown]].mean(axis=1).tolist(),
+            stats.predicted_sd_of_mean(1.0, rows, deff, len(entity)),
+        )
+
+    orders = {
+        "as it stands": read(MeasuredReading(entity), np.arange(len(entity))),
+        "sorted": read(stats.sorted_reading(sizes), sorted_by_entity(entity, rng)),
+        "shuffled": read(stats.shuffled_reading(sizes), iid(entity, rng)),
+    }
+    return Inspection(
+        rows=len(entity),
+        entities=len(sizes),
+        sorted_by=sorted_by,
+        rows_per_rank=rows,
+        ranks=ranks,
+        same_entity=stats.same_entity(sizes),
+        correlation=correlation,
+        mean_correlation=rho,
+        most_alike=max(known, key=lambda name: known[name]),
+        typical=typical,
+        low_by={name: low for name, low in low_by.items() if low > LOW_BY},
+        orders=orders,
+    )
+
+
+def mean_by_column(correlation: dict[str, float]) -> float:
+    """The mean over the columns of the file: the many features ("city=Oslo", "page#17") of one text column count as one."""
+    by_column: dict[str, list[float]] = {}
+    for name, rho in correlation.items():
+        by_column.setdefault(re.split("[=#]", name)[0], []).append(rho)
+    return float(np.mean([float(np.mean(values)) for values in by_column.values()]))
+
+
+def _standardised(column: Array) -> Array:
+    """Mean 0 and variance 1 in float64, missing values at the mean."""
+    column = column.astype(np.float64)
+    column = np.nan_to_num(column - np.nanmean(column))
+    return column / (column.std() or 1.0)
+
+
+def _low_by(column: Array, entity: Array, sizes: Array, rho: float) -> float:
+    """By how much of itself the correlation of *other* entities is underestimated: (1 - rho) (kurtosis of entity means - 1) / J.
+
+    The variance of J means has a relative error of sqrt((kurtosis - 1) / J), and rho bends downwards in it (second order of a Taylor
+    series). Where the tail is heavy this is too little: the kurtosis of a sample is too small as well.
+    """
+    if not rho > 0:
+        return 0.0
+    there = sizes > 0
+    means = np.bincount(entity, column)[there] / sizes[there]
+    shares = sizes[there] / sizes.sum()
+    second, fourth = (shares * means**2).sum(), (shares * means**4).sum()
+    return float((1 - rho) * (fourth / second**2 - 1) / there.sum())

@@ -1,0 +1,110 @@
+"""What was measured of a log, in a table and in sentences."""
+
+from __future__ import annotations
+
+from ..diagnostics.inspect_log import InOrder, Inspection
+from ..stats.reading import Behind, behind, readers_needed
+from .tables import aligned
+
+NO_PROBLEM = 1.2  # a design effect below this leaves a batch at least 83 % of its rows
+FEW_ENTITIES, FEW_ROWS = 10, 100
+
+
+def inspection_table(found: Inspection) -> str:
+    """How alike the rows of an entity are, and what a batch is worth in each order."""
+    n, w = found.rows_per_rank, found.ranks
+    header = ["order", "S", "design effect", f"{n} rows are worth"]
+    header += [f"on {w} ranks: S", "design effect", f"{n * w:,} rows are worth"]
+    rows = [[name, *_figures(order.local), *_figures(order.joined)] for name, order in found.orders.items()]
+    shown = sorted(found.correlation.items(), key=lambda item: -item[1] if item[1] == item[1] else 9.0)
+    listed = ", ".join(f"{name} {rho:.2f}" if rho == rho else f"{name} constant" for name, rho in shown[:12])
+    more = f", and {len(shown) - 12} more" if len(shown) > 12 else ""
+    return "\n".join(
+        [
+            f"Intra-class correlation by {found.sorted_by}: mean over columns {found.mean_correlation:.2f}; {listed}{more}.",
+            "",
+            *aligned([header, *rows]),
+            "",
+            "S: rows of its own entity that a row meets in its batch. Design effect = 1 + (S_adj - 1) x mean correlation, with",
+            f"S_adj = (S - n P) / (1 - P), P = {found.same_entity:.3g} (the chance that two rows are of one entity): 1 for shuffled rows.",
+            *_cautions(found),
+            worst(found),
+            verdict(found),
+        ]
+    )
+
+
+def _figures(b: Behind) -> list[str]:
+    return [f"{b.cluster_size:.1f}", f"{b.design_effect:.2f}", f"{b.effective_rows:.1f}"]
+
+
+def _cautions(found: Inspection) -> list[str]:
+    lines = []
+    if _few(found):
+        lines.append(
+            f"{found.rows:,} rows of {found.entities} entities are few: these figures describe this file, and say little of another."
+        )
+    if found.mean_correlation < 0:
+        lines.append(
+            "The mean correlation is negative, and used as it is: rows of one entity are less alike than others."
+        )
+    if found.low_by:
+        shown = sorted(found.low_by.items(), key=lambda item: -item[1])
+        listed = ", ".join(f"{name} {100 * low:.0f} %" for name, low in shown[:5])
+        more = f", and {len(shown) - 5} more" if len(shown) > 5 else ""
+        lines.append(
+            "The correlation is that of these very entities. For others it is too low where entities are few or their tail is heavy, by at "
+            f"least: {listed}{more}."
+        )
+    return lines
+
+
+def _few(found: Inspection) -> bool:
+    return found.entities < FEW_ENTITIES or found.rows < FEW_ROWS
+
+
+def worst(found: Inspection) -> str:
+    """The same for the feature whose rows are most alike, since a mean over features can hide it."""
+    rho, by_key = found.correlation[found.most_alike], found.orders["sorted"].reading
+    b = behind(by_key, rho, found.rows_per_rank)
+    return (
+        f"For {found.most_alike!r} alone (correlation {rho:.2f}), sorted by {found.sorted_by}: design effect {b.design_effect:.2f}, "
+        f"{b.rows} rows are worth {b.effective_rows:.1f}, {_ranks(readers_needed(by_key, rho, b.rows))} needed."
+    )
+
+
+def verdict(found: Inspection) -> str:
+    """What follows, in one sentence."""
+    now, by_key = found.orders["as it stands"], found.orders["sorted"]
+    if _few(found):
+        return "They are too few to advise on."
+    if by_key.local.design_effect < NO_PROBLEM:
+        return (
+            f"Rows of one {found.sorted_by} are hardly alike (design effect {by_key.local.design_effect:.2f} even when sorted "
+            "by it): sorting is not your problem."
+        )
+    if now.local.design_effect < NO_PROBLEM:
+        return (
+            f"As it stands the log is shuffled (design effect {now.local.design_effect:.2f}): sorting is not your problem "
+            f"unless something sorts it; then, sorted by {found.sorted_by}, {_worth(by_key)}."
+        )
+    if abs(now.local.effective_rows / by_key.local.effective_rows - 1) < 0.05:
+        return f"As it stands, which is as good as sorted by {found.sorted_by}, {_worth(now)}."
+    return f"As it stands, {_worth(now)}. Sorted by {found.sorted_by}, {_worth(by_key)}."
+
+
+def _worth(order: InOrder) -> str:
+    text = f"{order.local.rows} rows are worth {order.local.effective_rows:.1f}, and "
+    if order.ranks_needed is None:
+        return (
+            text
+            + "no number of ranks that these rows can fill makes SyncBN's mean as steady as that of a shuffled local batch"
+        )
+    return text + (
+        f"from {_ranks(order.ranks_needed)} on SyncBN's mean is at least as steady as that of a shuffled local batch "
+        f"(joined rows worth {order.local.rows} or more)"
+    )
+
+
+def _ranks(number: int | None) -> str:
+    return "more ranks than these rows fill are" if number is None else "1 rank" if number == 1 else f"{number} ranks"

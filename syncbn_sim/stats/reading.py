@@ -1,0 +1,241 @@
+"""How often rows of one entity meet in a batch, by the order in which the rows are read.
+
+A batch is a stretch of neighbouring rows; the joined batch of W readers is W stretches, N / W rows apart, since each reads its own part.
+All that matters of an order is `same(lag)`, the chance that two rows `lag` apart are of one entity: with it
+
+    S = (1 / (n W)) sum over all pairs of rows of the batch of same(their lag).
+
+Rows stand on a ring (the last is followed by the first) and a batch begins anywhere on it, so each row is read equally often and no
+period of the reader meets a period of the data.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+
+from ..arrays import Array
+from .correlation import adjusted_cluster_size, design_effect, effective_rows, same_entity
+
+SEED, NUMBERS, FEWEST = (
+    0,
+    1 << 20,
+    400,
+)  # of drawn batches: the seed, how many rows they hold together, and their least number
+
+
+class Reading(Protocol):
+    """An order in which a population's rows are read.
+
+    Attributes:
+        total: N, the number of rows; infinite where entities are too many to meet by chance.
+        same: P, the chance that two different rows are of one entity.
+    """
+
+    @property
+    def total(self) -> float:
+        """N."""
+        ...
+
+    @property
+    def same(self) -> float:
+        """P."""
+        ...
+
+    def cluster_size(self, rows: int, readers: int = 1, of: int | None = None) -> float:
+        """S of the joined batch of the first `readers` of `of` readers (default: all of them), n rows each."""
+        ...
+
+    def windowed(self, window: int) -> Reading:
+        """The same order, shuffled inside windows of so many rows."""
+        ...
+
+
+@dataclass(frozen=True)
+class LagReading:
+    """An order known by formula.
+
+    Attributes:
+        total: N.
+        same: P.
+        at: lags >= 0 -> chance that rows so far apart are of one entity; 1 at lag 0.
+    """
+
+    total: float
+    same: float
+    at: Callable[[Array], Array]
+
+    def cluster_size(self, rows: int, readers: int = 1, of: int | None = None) -> float:
+        """Exact: n W at lag 0 and twice the pairs at each other lag, inside a stretch and between stretches."""
+        inside = np.arange(1.0, rows)
+        meetings = readers * (rows + 2 * float(((rows - inside) * self.at(inside)).sum()))
+        across = np.arange(1.0 - rows, rows)
+        for between in range(1, readers if np.isfinite(self.total) else 1):
+            lags = self._on_ring(between * self.total / (of or readers) + across)
+            pairs = (rows - np.abs(across)) * self.at(lags)
+            meetings += 2 * (readers - between) * float(pairs.sum())
+        return meetings / (rows * readers)
+
+    def windowed(self, window: int) -> LagReading:
+        """Rows i and i + lag stand j = lag // w or j + 1 windows apart, and anywhere in them."""
+
+        def between(windows: Array) -> Array:
+            """Chance of one entity for two rows drawn from windows so far apart (0: two rows of one window)."""
+            inner = np.arange(1.0 - window, window)
+            pairs = window - np.abs(inner)
+            values, place = np.unique(windows, return_inverse=True)
+            chances = np.array([(pairs * self.at(self._on_ring(j * window + inner))).sum() / window**2 for j in values])
+            own = values == 0
+            chances[own] = (chances[own] * window - 1) / (window - 1)  # without the pair of a row with itself
+            return chances[place]
+
+        def at(lags: Array) -> Array:
+            apart, part = np.floor(lags / window), lags % window / window
+            return np.where(lags == 0, 1.0, (1 - part) * between(apart) + part * between(apart + 1))
+
+        return LagReading(self.total, self.same, at) if window > 1 else self
+
+    def _on_ring(self, lags: Array) -> Array:
+        lags = np.abs(lags)
+        if not np.isfinite(self.total):
+            return lags
+        lags = lags % self.total
+        return np.minimum(lags, self.total - lags)
+
+
+def sorted_reading(sizes: Array, shares: Array | None = None) -> LagReading:
+    """All rows of an entity together: same(lag) = sum_c max(0, N_c - lag) / N, in whatever order the entities stand.
+
+    Args:
+        sizes: (J,) rows of each entity.
+        shares: (J,) how many entities of each size, in proportion, in a world of very many (N infinite, P 0). Default: `sizes` is
+            the whole population, one entity each.
+    """
+    order = np.argsort(sizes)
+    rows = np.asarray(sizes, np.float64)[order]
+    entities = np.ones(len(rows)) if shares is None else np.asarray(shares, np.float64)[order]
+    total = float((rows * entities).sum())
+    # sums over the entities with more than `lag` rows
+    more_rows = np.concatenate([np.cumsum((rows * entities)[::-1])[::-1], [0.0]])
+    more = np.concatenate([np.cumsum(entities[::-1])[::-1], [0.0]])
+
+    def at(lags: Array) -> Array:
+        first = np.searchsorted(rows, lags, side="right")
+        return (more_rows[first] - lags * more[first]) / total
+
+    def around(lags: Array) -> Array:
+        return at(lags) + np.where(lags > 0, at(total - lags), 0.0)
+
+    return LagReading(total, same_entity(rows), around) if shares is None else LagReading(np.inf, 0.0, at)
+
+
+def shuffled_reading(sizes: Array) -> LagReading:
+    """Rows in random order: any two are of one entity with chance P."""
+    same = same_entity(sizes)
+    return LagReading(float(np.sum(sizes)), same, lambda lags: np.where(lags == 0, 1.0, same))
+
+
+@dataclass(frozen=True, eq=False)
+class MeasuredReading:
+    """An order as it stands: S is measured on batches that begin at random rows.
+
+    Attributes:
+        entity: (N,) entity codes, in the order in which rows are read.
+    """
+
+    entity: Array
+
+    @property
+    def total(self) -> float:
+        """N."""
+        return float(len(self.entity))
+
+    @property
+    def same(self) -> float:
+        """P."""
+        return same_entity(np.unique(self.entity, return_counts=True)[1])
+
+    def cluster_size(self, rows: int, readers: int = 1, of: int | None = None) -> float:
+        """Mean over the batches that begin at every row, or over some thousands of them, the same ones each time."""
+        total, width = len(self.entity), rows * readers
+        count = max(NUMBERS // width, FEWEST)
+        begins = np.arange(total) if total <= count else np.random.default_rng(SEED).integers(0, total, count)
+        found = np.sort(self.entity[batches_from(begins, total, rows, readers, of)], axis=1)
+        ends = np.ones(found.shape, bool)
+        ends[:, :-1] = found[:, 1:] != found[:, :-1]
+        places = np.flatnonzero(ends.ravel())  # each batch ends with an end, so no run of equal codes spans two
+        return float((np.diff(places, prepend=-1).astype(np.float64) ** 2).sum() / (len(found) * width))
+
+    def windowed(self, window: int) -> MeasuredReading:
+        """Shuffles the rows inside each window, once."""
+        places = np.arange(len(self.entity)) // window + np.random.default_rng(SEED).random(len(self.entity))
+        return MeasuredReading(self.entity[np.argsort(places, kind="stable")])
+
+
+def batches_from(begins: Array, total: int, rows: int, readers: int = 1, of: int | None = None) -> Array:
+    """(batches, readers n) places of the rows of batches that begin at `begins` on the ring; reader r stands r N / W rows on."""
+    offsets = np.arange(readers)[:, None] * total // (of or readers)
+    return ((begins[:, None, None] + offsets + np.arange(rows)) % total).reshape(len(begins), readers * rows)
+
+
+@dataclass(frozen=True)
+class Behind:
+    """What stands behind the statistics of one batch, on average over batches.
+
+    Attributes:
+        rows: n, of all readers together where their statistics are joined.
+        cluster_size: S of these n rows.
+        adjusted_size: S_adj = (S - n P) / (1 - P).
+        design_effect: deff = 1 + (S_adj - 1) rho.
+        effective_rows: n / deff: rows of a shuffled batch with an equally noisy mean.
+    """
+
+    rows: int
+    cluster_size: float
+    adjusted_size: float
+    design_effect: float
+    effective_rows: float
+
+
+def behind(reading: Reading, rho: float, rows: int, readers: int = 1, of: int | None = None) -> Behind:
+    """How many independent rows a batch is worth: the one way there, for every order and for local and joined statistics.
+
+    Args:
+        reading: the order in which rows are read.
+        rho: `intra_class_correlation`, or its mean over columns (the design effect is linear in it).
+        rows: n, rows per reader.
+        readers: how many share their statistics.
+        of: how many readers there are, if others read as well.
+    """
+    together = rows * readers
+    cluster = reading.cluster_size(rows, readers, of)
+    adjusted = max(adjusted_cluster_size(cluster, together, reading.same), 0.0)
+    # A batch is worth at most the whole population; a formula for entities of equal spread can promise more where rho is negative.
+    deff = max(design_effect(adjusted, rho), together / reading.total)
+    return Behind(together, cluster, adjusted, deff, effective_rows(together, deff))
+
+
+def readers_needed(reading: Reading, rho: float, rows: int) -> int | None:
+    """The smallest number of readers whose joined mean is at least as steady as that of one shuffled batch of n rows.
+
+    That is, whose rows are worth n: where entities are many and each stands with one reader, the design effect, rounded up.
+
+    Returns:
+        None if the rows of the population do not suffice for so many readers.
+    """
+
+    def enough(readers: int) -> bool:
+        return behind(reading, rho, rows, readers).effective_rows >= rows * (1 - 1e-9)
+
+    most, low, high = reading.total // rows, 0, 1
+    while not enough(high):
+        if high >= most:
+            return None
+        low, high = high, int(min(2 * high, most))
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
