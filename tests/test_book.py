@@ -75,7 +75,18 @@ def test_every_public_module_is_in_the_reference() -> None:
         "comm": {"calls", "wrapper", "board", "mpi", "mpi_start", "hybrid", "shared", "checked", "threads", "lockstep"},
         "data": {"delimited"},
     }
-    for folder in ("stats", "comm", "functional", "nn", "optim", "data", "train", "cluster", "diagnostics", "experiments"):
+    for folder in (
+        "stats",
+        "comm",
+        "functional",
+        "nn",
+        "optim",
+        "data",
+        "train",
+        "cluster",
+        "diagnostics",
+        "experiments",
+    ):
         modules = (
             {path.stem for path in (ROOT / "syncbn_sim" / folder).glob("*.py")}
             - {"__init__"}

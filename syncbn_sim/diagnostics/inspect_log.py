@@ -91,11 +91,7 @@ def inspect(x: Array, names: Sequence[str], entity: Array, sorted_by: str, rows:
         raise ArgumentError("ranks", got=ranks, expected="a whole number of at least 1", do="For example --ranks 8.")
     steps_per_epoch(len(entity), ranks, rows, drop_last=True)
     sizes = np.bincount(entity)
-    correlation, low_by = {}, {}
-    for place, name in enumerate(names):  # one column at a time bounds the memory
-        column = _standardised(x[:, place])
-        correlation[name] = float(stats.intra_class_correlation(column, entity))
-        low_by[name] = _low_by(column, entity, sizes, correlation[name])
+    correlation, low_by = _correlations(x, names, entity, sizes)
     known = {name: rho for name, rho in correlation.items() if not np.isnan(rho)} or {names[0]: 0.0}
     rho = mean_by_column(known)
     numbers = [name for name in known if "=" not in name and "#" not in name]
@@ -114,11 +110,6 @@ def inspect(x: Array, names: Sequence[str], entity: Array, sorted_by: str, rows:
             stats.predicted_sd_of_mean(1.0, rows, deff, len(entity)),
         )
 
-    orders = {
-        "as it stands": read(MeasuredReading(entity), np.arange(len(entity))),
-        "sorted": read(stats.sorted_reading(sizes), sorted_by_entity(entity, rng)),
-        "shuffled": read(stats.shuffled_reading(sizes), iid(entity, rng)),
-    }
     return Inspection(
         rows=len(entity),
         entities=len(sizes),
@@ -131,8 +122,24 @@ def inspect(x: Array, names: Sequence[str], entity: Array, sorted_by: str, rows:
         most_alike=max(known, key=lambda name: known[name]),
         typical=typical,
         low_by={name: low for name, low in low_by.items() if low > LOW_BY},
-        orders=orders,
+        orders={
+            "as it stands": read(MeasuredReading(entity), np.arange(len(entity))),
+            "sorted": read(stats.sorted_reading(sizes), sorted_by_entity(entity, rng)),
+            "shuffled": read(stats.shuffled_reading(sizes), iid(entity, rng)),
+        },
     )
+
+
+def _correlations(
+    x: Array, names: Sequence[str], entity: Array, sizes: Array
+) -> tuple[dict[str, float], dict[str, float]]:
+    """By feature: the correlation, and by how much it is too low for other entities."""
+    correlation, low_by = {}, {}
+    for place, name in enumerate(names):  # one column at a time bounds the memory
+        column = _standardised(x[:, place])
+        correlation[name] = float(stats.intra_class_correlation(column, entity))
+        low_by[name] = _low_by(column, entity, sizes, correlation[name])
+    return correlation, low_by
 
 
 def mean_by_column(correlation: dict[str, float]) -> float:
