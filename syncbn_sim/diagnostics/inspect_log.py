@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 
@@ -98,18 +99,7 @@ def inspect(x: Array, names: Sequence[str], entity: Array, sorted_by: str, rows:
     typical = min(numbers or known, key=lambda name: abs(known[name] - rho))
     column, rng = _standardised(x[:, list(names).index(typical)]), np.random.default_rng(0)
 
-    def read(reading: Reading, order: Array) -> InOrder:
-        shown = batches_from(rng.integers(0, len(entity), SHOWN), len(entity), rows)
-        deff = behind(reading, known[typical], rows).design_effect
-        return InOrder(
-            reading,
-            behind(reading, rho, rows),
-            behind(reading, rho, rows, ranks),
-            readers_needed(reading, rho, rows),
-            column[order[shown]].mean(axis=1).tolist(),
-            stats.predicted_sd_of_mean(1.0, rows, deff, len(entity)),
-        )
-
+    read = partial(_in_order, entity, column, known[typical], rho, rows, ranks, rng)
     return Inspection(
         rows=len(entity),
         entities=len(sizes),
@@ -127,6 +117,29 @@ def inspect(x: Array, names: Sequence[str], entity: Array, sorted_by: str, rows:
             "sorted": read(stats.sorted_reading(sizes), sorted_by_entity(entity, rng)),
             "shuffled": read(stats.shuffled_reading(sizes), iid(entity, rng)),
         },
+    )
+
+
+def _in_order(
+    entity: Array,
+    column: Array,
+    rho_of_column: float,
+    rho: float,
+    rows: int,
+    ranks: int,
+    rng: np.random.Generator,
+    reading: Reading,
+    order: Array,
+) -> InOrder:
+    shown = batches_from(rng.integers(0, len(entity), SHOWN), len(entity), rows)
+    deff = behind(reading, rho_of_column, rows).design_effect
+    return InOrder(
+        reading,
+        behind(reading, rho, rows),
+        behind(reading, rho, rows, ranks),
+        readers_needed(reading, rho, rows),
+        column[order[shown]].mean(axis=1).tolist(),
+        stats.predicted_sd_of_mean(1.0, rows, deff, len(entity)),
     )
 
 
