@@ -18,7 +18,7 @@ project = "syncbn-sim"
 author = "the syncbn-sim authors"
 copyright = "2026, the syncbn-sim authors"
 extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
-exclude_patterns = ["_build", "results", "**/.ipynb_checkpoints"]
+exclude_patterns = ["_build", "results/*.md", "**/.ipynb_checkpoints"]
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", r".*")]  # NumPy's own names have no pages without a network
 

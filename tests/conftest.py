@@ -29,8 +29,9 @@ def mpirun_command() -> str | None:
 
 def run(command: list[str], seconds: float = 60, **kwargs: object) -> subprocess.CompletedProcess[str]:
     """Runs a command in a process group of its own; kills the whole group when time is up."""
+    options = {"cwd": ROOT, **kwargs}
     process = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, cwd=ROOT, **kwargs
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True, **options
     )
     try:
         out, err = process.communicate(timeout=seconds)

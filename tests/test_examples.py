@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -88,3 +89,18 @@ def test_scripts_are_short(name: str) -> None:
     text = (ROOT / f"mpi_examples/{name}.py").read_text()
     assert text.count("\n") < 80
     assert f"{name}.py" in (ROOT / "mpi_examples/README.md").read_text()
+
+
+def test_the_readmes_own_log_can_be_made_inspected_and_judged(tmp_path) -> None:
+    """The commands of the README, in their order and in one folder; only training is left to other tests."""
+    script = [sys.executable, str(ROOT / "mpi_examples/make_log.py"), "clicks.csv"]
+    made = run(script, cwd=tmp_path)
+    assert made.returncode == 0, made.stderr
+    assert re.fullmatch(r"clicks.csv: 20,000 rows of [\d,]+ users, .*\n", made.stdout)
+    commands = re.findall(r"^\.venv/bin/(syncbn-sim .*clicks\.csv.*?) +#", (ROOT / "README.md").read_text(), re.M)
+    assert {command.split()[1] for command in commands} == {"inspect-log", "advise"}
+    for command in commands:
+        done = run([str(Path(sys.executable).parent / "syncbn-sim"), *command.split()[1:]], cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        assert "0.6" in done.stdout  # the correlation of 0.62
+    assert run(script[:-1]).stderr.startswith("usage: make_log.py")

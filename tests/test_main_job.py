@@ -17,7 +17,7 @@ from syncbn_sim.comm import launch
 from syncbn_sim.errors import ArgumentError
 from syncbn_sim.experiments import sorted_batches
 from syncbn_sim.experiments.arms import ARMS
-from syncbn_sim.experiments.result import Share, recovery
+from syncbn_sim.experiments.result import Share, recovery, summary
 from syncbn_sim.report.files import config_toml, write_run
 from syncbn_sim.report.text import sentence, table
 
@@ -243,3 +243,41 @@ def test_nothing_is_recovered_where_nothing_was_learned() -> None:
         recovery({arm: [v + 9 for v in found] for arm, found in values.items()}, "iid+sync", "logloss", chance=0.0)
         is not None
     )
+
+
+def test_intervals_stay_inside_what_is_possible_and_two_seeds_are_too_few() -> None:
+    """The issue's own case: 67.37 [24.75, 109.99] from two seeds."""
+    assert summary([0.6402, 0.7072], "accuracy").ci95[1] == 1.0
+    assert summary([0.02, 0.08], "logloss").ci95[0] == 0.0
+    assert summary([0.9, 0.98], "r2").ci95[1] == 1.0
+    wide = recovery(
+        {"sorted+local": [0.19, 0.21], "sorted+sync": [0.5, 0.99], "iid+sync": [0.93, 0.95]}, "iid+sync", "auc"
+    )
+    whole = 0.94 - 0.2
+    assert wide.ci95 == (pytest.approx((0 - 0.2) / whole), pytest.approx((1 - 0.2) / whole))
+
+
+def test_every_arm_is_held_against_its_own_twin_and_every_norm_against_the_same_way() -> None:
+    pytest.importorskip("sklearn")
+    arms = ("iid+sync", "sorted+local", "sorted+sync", "sorted+layer", "sorted+none", "iid+none", "iid+local")
+    config = sorted_batches.Config(arms=arms, rows=16, epochs=2, seeds=2)
+    result = launch(sorted_batches.run, 4, args=(config,))[0]
+    values = {arm: np.array(found["accuracy"].values) for arm, found in result.arms.items()}
+    for norm in ("sync", "none", "local"):
+        expected = (values[f"sorted+{norm}"] - values[f"iid+{norm}"]).mean()
+        assert result.differences[f"sorted+{norm}"].mean == pytest.approx(expected)
+    assert "sorted+layer" not in result.differences  # its twin did not run
+    way = (values["iid+sync"] - values["sorted+local"]).mean()
+    assert set(result.recovery_of_others) == {"layer", "none"}
+    for norm, share in result.recovery_of_others.items():
+        assert share.mean == pytest.approx((values[f"sorted+{norm}"] - values["sorted+local"]).mean() / way)
+    text = table(result)
+    assert "By the same formula, of the way to iid+sync: LayerNorm" in text
+    assert "over 2 seeds, that is over new splits of the same images" in text
+    assert "2 seeds can't tell the spread between seeds" in text
+    assert "at this learning rate (0.003, the same for all arms) and 2 epochs" in text
+    said = sentence(replace(result, order_cost_without_norm=Share(0.01, (0.005, 0.015)), recovery=None))
+    assert "a worst case: nearly every local batch is of one class" in said
+    assert "at another rate the loss can be smaller" in said
+    mixed = {**result.behind, "sorted+local": replace(result.behind["sorted+local"], cluster_size=5.0)}
+    assert "worst case" not in sentence(replace(result, behind=mixed))

@@ -79,9 +79,29 @@ def test_readme_commands_exist() -> None:
 
 
 def test_readme_shows_what_the_main_job_printed() -> None:
-    block = re.search(r"<!-- main job -->\n```text\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
+    block = re.search(r"<!-- three arms -->\n```text\n(.*?)```", (ROOT / "README.md").read_text(), re.S)
     assert block is not None
-    assert block[1] == (ROOT / "docs/results/main_job.txt").read_text()
+    short, whole = ((ROOT / f"docs/results/{name}.txt").read_text() for name in ("three_arms", "main_job"))
+    assert block[1] == short
+    for interval in re.findall(r"[\d.]+ \[[\d.]+, [\d.]+\]", short):
+        assert interval in whole
+    assert " ".join(short.split("\n\n")[-1].split()) == " ".join(whole.split("\n\n")[-1].split())
+
+
+def test_words_under_the_main_job_follow_from_its_table() -> None:
+    """32 shuffled images are worth 32; 4 of one class two; eight ranks of them a little more than 32; users: eight times one."""
+    text = (ROOT / "docs/results/main_job.txt").read_text()
+    worth = {}
+    for task, block in zip(("digits", "requests"), text.split("\n\nrequests:"), strict=True):
+        for arm, rows, effective in re.findall(r"^(\S+\+\S+) .* (\d+) -> ([\d.]+)", block, re.M):
+            worth[task, arm] = (int(rows), float(effective))
+    assert worth["digits", "iid+local"] == (4, 4)
+    assert worth["digits", "iid+sync"] == (32, 32)
+    assert worth["digits", "sorted+local"][1] == pytest.approx(2, abs=0.2)
+    assert 32 < worth["digits", "sorted+sync"][1] < 34
+    assert worth["digits", "sorted+sync"][1] > 8 * worth["digits", "sorted+local"][1]
+    assert worth["requests", "iid+sync"] == (256, 256)
+    assert worth["requests", "sorted+sync"][1] == pytest.approx(8 * worth["requests", "sorted+local"][1], rel=0.05)
 
 
 def test_readme_code_runs() -> None:

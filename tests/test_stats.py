@@ -185,6 +185,11 @@ def test_intervals() -> None:
     assert share.mean == pytest.approx(0.8)
     assert share.low < 0.8 < share.high
     assert ratio_interval([1.0, -1.0], [0.5, -0.4]) is None  # no whole to take a share of
+    near_the_top = mean_interval([0.9, 0.999, 0.99], 0.0, 1.0)
+    assert near_the_top.high == 1.0
+    assert near_the_top.low == pytest.approx(mean_interval([0.9, 0.999, 0.99]).low)
+    bounded = ratio_interval([1.6, 1.9, 1.78], [2.0, 2.2, 2.4], least=1.7, most=1.8)
+    assert (bounded.low, bounded.high) == (pytest.approx(1.7 / 2.2), pytest.approx(1.8 / 2.2))
     coverage = [
         i.low <= 0 <= i.high for i in (mean_interval(np.random.default_rng(k).normal(size=5)) for k in range(2000))
     ]
