@@ -165,6 +165,10 @@ def test_a_window_of_a_thousand_rows_does_not_make_s_small_for_long_entities() -
         if shuffled:
             assert order.windowed(1000).cluster_size(n) == pytest.approx(shuffled, rel=0.03)
     assert isinstance(order.windowed(1), LagReading)
+    pairs, small = stats.sorted_reading(np.full(2000, 2)), []
+    for _ in range(20):  # windows of three rows: what a row has in common with itself does not count as a meeting
+        small.append(MeasuredReading(in_windows(np.arange(4000) // 2, rng, 3)).cluster_size(2))
+    assert pairs.windowed(3).cluster_size(2) == pytest.approx(np.mean(small), rel=0.01)
 
 
 def test_ranks_needed() -> None:
