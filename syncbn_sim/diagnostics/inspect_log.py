@@ -171,10 +171,11 @@ def _standardised(column: Array) -> Array:
 
 
 def _low_by(column: Array, entity: Array, sizes: Array, rho: float) -> float:
-    """By how much of itself the correlation of *other* entities is underestimated: (1 - rho) (kurtosis of entity means - 1) / J.
+    """By how much of itself the correlation of *other* entities is underestimated: (1 - rho) (P + (kurtosis of entity means - 1) / J).
 
-    The variance of J means has a relative error of sqrt((kurtosis - 1) / J), and rho bends downwards in it (second order of a Taylor
-    series). Where the tail is heavy this is too little: the kurtosis of a sample is too small as well.
+    P: these entities have lost their own mean (`stats.intra_class_correlation`). The kurtosis: the variance of J means has a
+    relative error of sqrt((kurtosis - 1) / J), and rho bends downwards in it (second order of a Taylor series). Where the tail is
+    heavy this is too little, since the kurtosis of a sample is too small as well.
     """
     if not rho > 0:
         return 0.0
@@ -182,4 +183,4 @@ def _low_by(column: Array, entity: Array, sizes: Array, rho: float) -> float:
     means = np.bincount(entity, column)[there] / sizes[there]
     shares = sizes[there] / sizes.sum()
     second, fourth = (shares * means**2).sum(), (shares * means**4).sum()
-    return float((1 - rho) * (fourth / second**2 - 1) / there.sum())
+    return float((1 - rho) * (stats.same_entity(sizes) + (fourth / second**2 - 1) / there.sum()))
