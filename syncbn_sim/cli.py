@@ -19,10 +19,10 @@ from .data.own_log import Log, Source, read_log
 from .diagnostics.inspect_log import inspect
 from .errors import ArgumentError, SyncBNError
 from .report.advice import advice
-from .report.cluster import cluster_table
-from .report.inspection import inspection_table
+from .report.cluster import cluster_table, left_out
+from .report.inspection import cautions, inspection_table
 from .report.progress import reading
-from .stats.reading import Reading, sorted_reading
+from .stats.reading import Reading, behind, sorted_reading
 
 
 def main() -> None:
@@ -129,8 +129,7 @@ def cluster(
     over = f"{topology}, {link}" if topology else link
     png = cluster_share(costs, compute_ms / 1e3, f"{model} over {over}, {compute_ms:g} ms of compute: {finding}")
     print(f"{model}: {len(channels)} batch norms, {sum(channels):,} channels; {over}: {chosen.source}.")
-    print(f"Per call {1e6 * chosen.base:g} us before the first message" if chosen.base else
-          "No source for what a call costs before its first message: times are lower bounds", end=".\n\n")  # fmt: skip
+    print(f"Left out: {'; '.join(left_out(chosen, max(counts)))}.", end="\n\n")
     print(cluster_table(costs, compute_ms / 1e3))
     print(f"\nComparing wire formats in numbers of 8 bytes, {finding}. Each rank brings:")
     for wire, by_devices in costs.items():
@@ -187,11 +186,10 @@ def advise(
         log: how --data is read, as inspect-log reads it.
         devices: number of devices.
         rows: rows per device and step.
-        entity_rows: rows of one entity (user, session, class) that stand together, as the average *row* has them: sum m^2 / sum m
-            over entities of m rows. Or the distribution: 4x1000,58x100,900x1 are 1000 entities of 4 rows, 100 of 58, one of 900.
-            1: shuffled.
-        entities: how many entities there are in all. Default: so many that none is on two devices, and chance brings no two rows of one
-            together. Say it for classes: --entities 10.
+        entity_rows: rows of one entity (user, session, class) that stand together, if all have about equally many: 58. Else all
+            entities of the log by size: 4x1000,58x100,900x1 are 1000 entities of 4 rows, 100 of 58, one of 900. 1: shuffled.
+        entities: with one number of rows: how many entities there are in all. Default: so many that none is on two devices, and
+            chance brings no two rows of one together. Say it for classes: --entities 10.
         icc: intra-class correlation, how alike the rows of one entity are: 0 no more than others, 1 equal. inspect-log measures it.
         link: between devices: nvlink, infiniband-ndr, roce-25g, tcp-25g or shared-memory.
         topology: devices in nodes, as SIZE:LINK,...: 8:nvlink joins each 8 by nvlink, and those by --link.
@@ -202,7 +200,7 @@ def advise(
     _whole(devices, "devices")
     _whole(rows, "rows")
     if data:
-        if entity_rows or entities or icc is not None:
+        if entity_rows or entities is not None or icc is not None:
             raise ArgumentError(
                 "advise", got="--data with --entity-rows, --entities or --icc", expected="one or the other",
                 do="Leave them out: they are measured in the log.",
@@ -210,18 +208,29 @@ def advise(
         found_log = log.read(data)
         found = inspect(found_log.x, found_log.names, found_log.entity, log.entity or "entity", rows, devices)
         order, icc = found.orders["as it stands"].reading, found.mean_correlation
-        print(
-            f"Measured in {data}, in the order in which it stands: mean correlation over columns {icc:.3f}.", end="\n\n"
-        )
+        print(f"Measured in {data}, in the order in which it stands: mean correlation over columns {icc:.3f}.")
+        print("\n".join(cautions(found)), end="\n\n")
     else:
         order = _sorted_order(entity_rows, entities)
-        if icc is None:
-            raise ArgumentError(
-                "icc", got="none", expected="--icc with --entity-rows, or --data", do="For example --icc 0.3."
-            )
-    links = parse_topology(topology, link)
-    job = Job(devices, rows, order, icc, compute_ms / 1e3, step_cost(network_named(model), devices, links))
+        icc = _possible(icc, order, rows)
+    links, channels = parse_topology(topology, link), network_named(model)
+    job = Job(devices, rows, order, icc, compute_ms / 1e3, lambda ranks: step_cost(channels, ranks, links))
     print("\n".join(advice(job, links)))
+
+
+def _possible(icc: float | None, order: Reading, rows: int) -> float:
+    """A typed correlation, if a population can have it."""
+    if icc is None:
+        raise ArgumentError(
+            "icc", got="none", expected="--icc with --entity-rows, or --data", do="For example --icc 0.3."
+        )
+    largest = behind(order, 0.0, rows).adjusted_size
+    if 1 + (largest - 1) * icc <= 0:
+        raise ArgumentError(
+            "icc", got=icc, expected=f"above {1 / (1 - largest):.3g} where a row meets {largest:.3g} of its entity",
+            do="Rows of one entity can't all be unlike: their mean would have a negative variance.",
+        )  # fmt: skip
+    return icc
 
 
 def _sorted_order(entity_rows: tuple[str, ...], entities: int | None) -> Reading:
@@ -229,7 +238,7 @@ def _sorted_order(entity_rows: tuple[str, ...], entities: int | None) -> Reading
     sizes, counts = [], []
     for part in filter(None, ",".join(entity_rows).split(",")):
         size, times, count = part.partition("x")
-        if not size.isdigit() or not int(size) or (times and not count.isdigit()):
+        if not size.isdigit() or not int(size) or (times and not (count.isdigit() and int(count))):
             raise ArgumentError(
                 "entity-rows", got=part, expected="rows, or ROWSxENTITIES", do="For example 58, or 4x1000,58x100."
             )
@@ -242,11 +251,20 @@ def _sorted_order(entity_rows: tuple[str, ...], entities: int | None) -> Reading
             expected="--entity-rows with --icc, or --data",
             do="For example --entity-rows 58.",
         )
+    if any("x" in part for part in entity_rows):
+        if entities is not None:
+            raise ArgumentError(
+                "entities", got=f"{entities} with sizes by number", expected="one or the other",
+                do="ROWSxENTITIES says already how many there are.",
+            )  # fmt: skip
+        return sorted_reading(np.repeat(sizes, counts))
     if entities is None:
         return sorted_reading(np.array(sizes), np.array(counts))
-    shares = np.array(counts) / sum(counts) * _whole(entities, "entities")
-    whole = np.diff(np.round(np.cumsum(shares)), prepend=0).astype(int)
-    return sorted_reading(np.repeat(sizes, whole))
+    if len(sizes) > 1 or entities < 2:
+        raise ArgumentError(
+            "entities", got=entities, expected="at least 2, of one number of rows", do="For example --entity-rows 180 --entities 10."
+        )  # fmt: skip
+    return sorted_reading(np.full(entities, sizes[0]))
 
 
 def _whole(value: str | int, name: str) -> int:

@@ -133,9 +133,9 @@ def test_topology_is_paid_level_by_level() -> None:
         (5, [(4, 1, inside), (2, 4, outside)]),
     ):
         assert nodes.levels_of(p) == levels
-    one_layer = 4e-3 + sum(2 * link.seconds(8 * n) for link in (inside, outside) for n in (201, 200))
+    one_layer = 6e-3 + sum(2 * link.seconds(8 * n) for link in (inside, outside) for n in (201, 200))
     assert step_cost([100], 16, nodes).seconds == pytest.approx(one_layer, rel=1e-9)
-    gathered = 4e-3 + 2 * inside.alpha + 3 * 8 * 201 * inside.beta + 2 * outside.alpha + 3 * 4 * 8 * 201 * outside.beta
+    gathered = 6e-3 + 2 * inside.alpha + 3 * 8 * 201 * inside.beta + 2 * outside.alpha + 3 * 4 * 8 * 201 * outside.beta
     gathered += sum(2 * link.seconds(8 * 200) for link in (inside, outside))
     assert step_cost([100], 16, nodes, "all-gather").seconds == pytest.approx(gathered, rel=1e-9)
     parsed = parse_topology("8:nvlink,64:infiniband-ndr", "roce-25g")

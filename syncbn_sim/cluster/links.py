@@ -21,7 +21,8 @@ class Link:
         beta: seconds a byte, 1 / bandwidth.
         source: where the numbers come from.
         base: seconds per collective call, whatever it sends (launch, host). 0: no source gives one, so a time is a lower bound.
-        schedules: those that the link's library has for short arrays; empty: any of ours.
+        schedules: those with which the source measured; empty: any of ours.
+        measured_to: the largest number of devices that it measured; 0: it is not a measurement of collectives.
     """
 
     alpha: float
@@ -29,6 +30,7 @@ class Link:
     source: str
     base: float = 0.0
     schedules: tuple[str, ...] = ()
+    measured_to: int = 0
 
     def seconds(self, size: float) -> float:
         """alpha + n beta for a message of n bytes."""
@@ -77,11 +79,6 @@ class Topology:
         return found
 
     @property
-    def base(self) -> float:
-        """The largest of its levels'."""
-        return max(link.base for _, link in self.levels)
-
-    @property
     def source(self) -> str:
         """Of each level."""
         return "; ".join(link.source for _, link in self.levels)
@@ -101,8 +98,12 @@ def log_normal_stragglers(ranks: int, sigma: float, seed: int) -> Array:
 
 LINKS = {
     "nvlink": Link(
-        1.98e-6, 1 / 300e9, "nccl-tests issue 123, DGX-A100, ring: 5.6 us per call and 2 us per step; A100 datasheet, one direction",
-        5.6e-6, ("ring",),
+        1.98e-6,
+        1 / 300e9,
+        "nccl-tests issue 123, DGX-A100, NCCL's ring forced, 8 to 128 bytes, 2 to 8 GPUs; A100 datasheet, one direction",
+        5.6e-6,
+        ("ring",),
+        8,
     ),
     "infiniband-ndr": Link(1.5e-6, 1 / 50e9, "round trip of about 2-3 us over one or two switches; NDR is 400 Gbit/s"),
     "roce-25g": Link(3e-6, 1 / 3.1e9, "RDMA over 25 Gbit/s Ethernet: one or two switches and NIC; 3.1 GB/s"),

@@ -18,7 +18,7 @@ class WireFormat:
 
     Attributes:
         collectives: blocking calls a layer, forward and backward together.
-        seconds: the time of their messages, one after the other, on the critical path.
+        seconds: their time, one after the other, on the critical path.
     """
 
     collectives: int
@@ -26,16 +26,18 @@ class WireFormat:
 
 
 def allreduce(ranks: int, elements: int, link: Link | Topology) -> float:
-    """Time of the messages, level by level: inside each node, then between the nodes; by the quickest schedule each link has."""
+    """Time of a call, level by level: inside each node, then between the nodes; by the quickest schedule each link has."""
     return sum(
-        min(allreduce_seconds(name, units, elements, level) for name in level.schedules or SCHEDULES)
+        level.base + min(allreduce_seconds(name, units, elements, level) for name in level.schedules or SCHEDULES)
         for units, _, level in link.levels_of(ranks)
     )
 
 
 def allgather(ranks: int, elements: int, link: Link | Topology) -> float:
     """The same of an all-gather: a node brings what its ranks have."""
-    return sum(allgather_seconds(units, elements * each, level) for units, each, level in link.levels_of(ranks))
+    return sum(
+        level.base + allgather_seconds(units, elements * each, level) for units, each, level in link.levels_of(ranks)
+    )
 
 
 # All in numbers of 8 bytes, as here, so that they differ in form alone; in float32 every payload is half.
@@ -77,12 +79,12 @@ class StepCost:
 
 
 def step_cost(channels: Sequence[int], ranks: int, link: Link | Topology, wire: str = "fused all-reduce") -> StepCost:
-    """Adds up the layers: batch norms are one after the other, so their collectives are, too. Each call costs the link's base once."""
+    """Adds up the layers: batch norms are one after the other, so their collectives are, too."""
     form = WIRE_FORMATS[wire]
-    calls = form.collectives * len(channels)
-    by_width = {c: form.seconds(ranks, c, link) for c in set(channels)}
-    seconds = calls * link.base + sum(by_width[c] for c in channels) if ranks > 1 else 0.0
-    return StepCost(calls, sum(ITEM * (4 * c + 1) for c in channels), seconds)
+    by_width = {c: form.seconds(ranks, c, link) if ranks > 1 else 0.0 for c in set(channels)}
+    return StepCost(
+        form.collectives * len(channels), sum(ITEM * (4 * c + 1) for c in channels), sum(by_width[c] for c in channels)
+    )
 
 
 def where_all_gather_loses(channels: Sequence[int], link: Link | Topology) -> int | None:

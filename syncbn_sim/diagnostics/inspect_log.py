@@ -8,17 +8,18 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 
 import numpy as np
 
 from .. import stats
 from ..arrays import Array
 from ..data.orders import iid, sorted_by_entity, steps_per_epoch
-from ..errors import ArgumentError
+from ..errors import ArgumentError, CountError
 from ..stats.reading import Behind, MeasuredReading, Reading, batches_from, behind, readers_needed
 
 SHOWN = 400  # batches of a picture
+COLUMNS = 16  # of the file, on which batch means are measured
+AGREE = 0.15  # logarithm of measured over explained design effect that passes as agreement
 LOW_BY = 0.02  # relative, from where a correlation is said to be uncertain
 
 
@@ -28,6 +29,8 @@ class InOrder:
 
     Attributes:
         reading: the order.
+        unexplained: local design effect as measured on the columns, over that which entities explain; None: they agree. If they do not,
+            all figures of this order are as measured.
         local: what stands behind one rank's batch.
         joined: what stands behind the batch of all ranks.
         ranks_needed: how many ranks make the joined mean as steady as that of one shuffled local batch; None: more than the rows fill.
@@ -35,6 +38,7 @@ class InOrder:
     """
 
     reading: Reading
+    unexplained: float | None
     local: Behind
     joined: Behind
     ranks_needed: int | None
@@ -42,12 +46,13 @@ class InOrder:
     predicted_sd: float
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Inspection:
     """What was measured.
 
     Attributes:
         rows, entities: of the population.
+        sizes: (J,) rows of each entity, the smallest first.
         sorted_by: what an entity is.
         rows_per_rank, ranks: of a step.
         same_entity: P, the chance that two rows are of one entity.
@@ -55,12 +60,13 @@ class Inspection:
         mean_correlation: over the columns of the file (the features of one text column count as one).
         most_alike: the feature with the largest.
         typical: the feature nearest to the mean, of a number column if there is one.
-        low_by: features whose correlation, for entities drawn anew, is more than a few percent too low (by at least so much).
+        low_by: features whose correlation, for entities drawn anew, is more than a few percent too low (by about so much).
         orders: "as it stands", "sorted", "shuffled".
     """
 
     rows: int
     entities: int
+    sizes: Array
     sorted_by: str
     rows_per_rank: int
     ranks: int
@@ -93,16 +99,31 @@ def inspect(x: Array, names: Sequence[str], entity: Array, sorted_by: str, rows:
     steps_per_epoch(len(entity), ranks, rows, drop_last=True)
     sizes = np.bincount(entity)
     correlation, low_by = _correlations(x, names, entity, sizes)
-    known = {name: rho for name, rho in correlation.items() if not np.isnan(rho)} or {names[0]: 0.0}
+    known = {name: rho for name, rho in correlation.items() if not np.isnan(rho)}
+    if not known:
+        raise CountError("features", got="constant columns only", expected="one that varies", do="Choose others.")
     rho = mean_by_column(known)
     numbers = [name for name in known if "=" not in name and "#" not in name]
     typical = min(numbers or known, key=lambda name: abs(known[name] - rho))
-    column, rng = _standardised(x[:, list(names).index(typical)]), np.random.default_rng(0)
-
-    read = partial(_in_order, entity, column, known[typical], rho, rows, ranks, rng)
+    places = {
+        re.split("[=#]", name)[0]: list(names).index(name) for name in reversed(known)
+    }  # one feature per column of the file
+    chosen = list(places.values())[:COLUMNS]
+    log = _Log(
+        entity,
+        np.stack([_standardised(x[:, place]).astype(np.float32) for place in chosen], axis=1),
+        float(np.mean([known[names[place]] for place in chosen])),
+        _standardised(x[:, list(names).index(typical)]),
+        known[typical],
+        rho,
+        rows,
+        ranks,
+    )
+    rng = np.random.default_rng(0)
     return Inspection(
         rows=len(entity),
         entities=len(sizes),
+        sizes=np.sort(sizes),
         sorted_by=sorted_by,
         rows_per_rank=rows,
         ranks=ranks,
@@ -113,34 +134,56 @@ def inspect(x: Array, names: Sequence[str], entity: Array, sorted_by: str, rows:
         typical=typical,
         low_by={name: low for name, low in low_by.items() if low > LOW_BY},
         orders={
-            "as it stands": read(MeasuredReading(entity), np.arange(len(entity))),
-            "sorted": read(stats.sorted_reading(sizes), sorted_by_entity(entity, rng)),
-            "shuffled": read(stats.shuffled_reading(sizes), iid(entity, rng)),
+            "as it stands": log.read(np.arange(len(entity)), MeasuredReading(entity)),
+            "sorted": log.read(sorted_by_entity(entity, rng), stats.sorted_reading(sizes)),
+            "shuffled": log.read(iid(entity, rng), stats.shuffled_reading(sizes)),
         },
     )
 
 
-def _in_order(
-    entity: Array,
-    column: Array,
-    rho_of_column: float,
-    rho: float,
-    rows: int,
-    ranks: int,
-    rng: np.random.Generator,
-    reading: Reading,
-    order: Array,
-) -> InOrder:
-    shown = batches_from(rng.integers(0, len(entity), SHOWN), len(entity), rows)
-    deff = behind(reading, rho_of_column, rows).design_effect
-    return InOrder(
-        reading,
-        behind(reading, rho, rows),
-        behind(reading, rho, rows, ranks),
-        readers_needed(reading, rho, rows),
-        column[order[shown]].mean(axis=1).tolist(),
-        stats.predicted_sd_of_mean(1.0, rows, deff, len(entity)),
-    )
+@dataclass(frozen=True, eq=False)
+class _Log:
+    """Rows in the order of the file, and what is asked of every order of reading them."""
+
+    entity: Array
+    columns: Array
+    rho_of_columns: float
+    typical: Array
+    rho_of_typical: float
+    rho: float
+    rows: int
+    ranks: int
+
+    def read(self, order: Array, by_entity: Reading) -> InOrder:
+        """Takes entities as the explanation where the columns bear it out, and the columns' own scatter where not."""
+        measured = MeasuredReading(self.entity[order], self.columns[order])
+        unexplained = self._unexplained(measured, by_entity, 1)
+        if unexplained is None and isinstance(by_entity, MeasuredReading):  # of other orders this is one of many
+            unexplained = self._unexplained(measured, by_entity, self.ranks)
+        reading: Reading = by_entity if unexplained is None else measured
+        rng = np.random.default_rng(0)
+        shown = batches_from(rng.integers(0, len(order), SHOWN), len(order), self.rows)
+        typical = MeasuredReading(measured.entity, self.typical[order][:, None]) if unexplained else by_entity
+        return InOrder(
+            reading,
+            unexplained,
+            behind(reading, self.rho, self.rows),
+            behind(reading, self.rho, self.rows, self.ranks),
+            readers_needed(reading, self.rho, self.rows),
+            self.typical[order[shown]].mean(axis=1).tolist(),
+            stats.predicted_sd_of_mean(
+                1.0, self.rows, behind(typical, self.rho_of_typical, self.rows).design_effect, len(order)
+            ),
+        )
+
+    def _unexplained(self, measured: MeasuredReading, by_entity: Reading, ranks: int) -> float | None:
+        ratio = (
+            measured.measured(self.rows, ranks) / behind(by_entity, self.rho_of_columns, self.rows, ranks).design_effect
+        )
+        luck = (
+            3 * (2 * self.rows * ranks / len(self.entity)) ** 0.5
+        )  # of a variance of N / (n W) batches: three times its sd
+        return None if abs(np.log(ratio)) < max(AGREE, luck) else float(ratio)
 
 
 def _correlations(
@@ -171,11 +214,11 @@ def _standardised(column: Array) -> Array:
 
 
 def _low_by(column: Array, entity: Array, sizes: Array, rho: float) -> float:
-    """By how much of itself the correlation of *other* entities is underestimated: (1 - rho) (P + (kurtosis of entity means - 1) / J).
+    """By how much of itself the correlation of *other* entities is underestimated: (1 - rho) (P + rho (kurtosis of entity means - 1) / J).
 
     P: these entities have lost their own mean (`stats.intra_class_correlation`). The kurtosis: the variance of J means has a
-    relative error of sqrt((kurtosis - 1) / J), and rho bends downwards in it (second order of a Taylor series). Where the tail is
-    heavy this is too little, since the kurtosis of a sample is too small as well.
+    relative error of sqrt((kurtosis - 1) / J), and rho = A / (A + w) bends downwards in it: half its second derivative times A^2
+    is -rho^2 (1 - rho). Where the tail is heavy this is too little, since the kurtosis of a sample is too small as well.
     """
     if not rho > 0:
         return 0.0
@@ -183,4 +226,4 @@ def _low_by(column: Array, entity: Array, sizes: Array, rho: float) -> float:
     means = np.bincount(entity, column)[there] / sizes[there]
     shares = sizes[there] / sizes.sum()
     second, fourth = (shares * means**2).sum(), (shares * means**4).sum()
-    return float((1 - rho) * (stats.same_entity(sizes) + (fourth / second**2 - 1) / there.sum()))
+    return float((1 - rho) * (stats.same_entity(sizes) + rho * (fourth / second**2 - 1) / there.sum()))

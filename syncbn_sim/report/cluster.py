@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from ..cluster.links import Link, Topology
 from ..cluster.step_cost import CHEAP, StepCost
 from .tables import aligned
 
@@ -30,3 +31,18 @@ def cluster_table(costs: Mapping[str, Mapping[int, StepCost]], compute: float) -
         for wire, c in costs.items()
     ]
     return "\n".join(aligned([header, *rows]))
+
+
+def left_out(link: Link | Topology, ranks: int) -> list[str]:
+    """What a time over this link does not hold, or holds by extrapolation."""
+    lines = []
+    if isinstance(link, Link):
+        lines.append("slower links between nodes (one link joins all devices here: see --topology)")
+    for units, _, level in link.levels_of(ranks):
+        if not level.base:
+            lines.append(
+                f"what the library adds to each call ({level.source}: bare messages, so this is not to be compared with a measured link)"
+            )
+        if 0 < level.measured_to < units:
+            lines.append(f"whatever changes beyond the {level.measured_to} devices with which the link was measured")
+    return lines

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from ..diagnostics.inspect_log import InOrder, Inspection
-from ..stats.reading import Behind, behind, readers_needed
+from ..stats.reading import Behind, behind, readers_needed, sorted_reading
 from .tables import aligned
 
 NO_PROBLEM = 1.2  # a design effect below this leaves a batch at least 83 % of its rows
@@ -27,7 +27,7 @@ def inspection_table(found: Inspection) -> str:
             "",
             "S: rows of its own entity that a row meets in its batch. Design effect = 1 + (S_adj - 1) x mean correlation, with",
             f"S_adj = (S - n P) / (1 - P), P = {found.same_entity:.3g} (the chance that two rows are of one entity): 1 for shuffled rows.",
-            *_cautions(found),
+            *cautions(found),
             worst(found),
             verdict(found),
         ]
@@ -38,11 +38,25 @@ def _figures(b: Behind) -> list[str]:
     return [f"{b.cluster_size:.1f}", f"{b.design_effect:.2f}", f"{b.effective_rows:.1f}"]
 
 
-def _cautions(found: Inspection) -> list[str]:
+def cautions(found: Inspection) -> list[str]:
+    """What a reader of the figures should know before acting on them."""
     lines = []
     if _few(found):
         lines.append(
             f"{found.rows:,} rows of {found.entities} entities are few: these figures describe this file, and say little of another."
+        )
+    for name, order in found.orders.items():
+        if order.unexplained:
+            lines.append(
+                f"{name.capitalize()}, the columns' batch means scatter {order.unexplained:.2g} x as much (in variance) as entities "
+                "explain: rows drift, neighbours are alike, or an effect goes with an entity's size. These figures are as measured."
+            )
+    sizes = found.sizes
+    n = found.rows_per_rank
+    if found.entities > 1 and sizes[0] == sizes[-1] and sizes[0] > 1 and (sizes[0] % n == 0 or n % sizes[0] == 0):
+        lines.append(
+            f"All entities have {sizes[0]} rows, and batches {n}: a reader whose batches begin where an entity does meets S = "
+            f"{min(sizes[0], n)} when sorted, more than the figure here, which lets them begin anywhere."
         )
     if found.mean_correlation < 0:
         lines.append(
@@ -53,8 +67,8 @@ def _cautions(found: Inspection) -> list[str]:
         listed = ", ".join(f"{name} {100 * low:.0f} %" for name, low in shown[:5])
         more = f", and {len(shown) - 5} more" if len(shown) > 5 else ""
         lines.append(
-            "The correlation is that of these very entities. For others it is too low where entities are few or their tail is heavy, by at "
-            f"least: {listed}{more}."
+            "The correlation is that of these very entities. For others it is too low where entities are few or their tail is heavy, "
+            f"by about {listed}{more} (more in a heavy tail)."
         )
     return lines
 
@@ -65,11 +79,11 @@ def _few(found: Inspection) -> bool:
 
 def worst(found: Inspection) -> str:
     """The same for the feature whose rows are most alike, since a mean over features can hide it."""
-    rho, by_key = found.correlation[found.most_alike], found.orders["sorted"].reading
+    rho, by_key = found.correlation[found.most_alike], sorted_reading(found.sizes)
     b = behind(by_key, rho, found.rows_per_rank)
     return (
         f"For {found.most_alike!r} alone (correlation {rho:.2f}), sorted by {found.sorted_by}: design effect {b.design_effect:.2f}, "
-        f"{b.rows} rows are worth {b.effective_rows:.1f}, {_ranks(readers_needed(by_key, rho, b.rows))} needed."
+        f"{b.rows} rows are worth {b.effective_rows:.1f}; as steady as shuffled: {_ranks(readers_needed(by_key, rho, b.rows))}."
     )
 
 
@@ -78,12 +92,12 @@ def verdict(found: Inspection) -> str:
     now, by_key = found.orders["as it stands"], found.orders["sorted"]
     if _few(found):
         return "They are too few to advise on."
-    if by_key.local.design_effect < NO_PROBLEM:
+    if max(by_key.local.design_effect, now.local.design_effect, now.joined.design_effect) < NO_PROBLEM:
         return (
-            f"Rows of one {found.sorted_by} are hardly alike (design effect {by_key.local.design_effect:.2f} even when sorted "
+            f"Rows of one {found.sorted_by} hardly make a batch noisier (design effect {by_key.local.design_effect:.2f} even when sorted "
             "by it): sorting is not your problem."
         )
-    if now.local.design_effect < NO_PROBLEM:
+    if abs(now.local.design_effect - 1) < NO_PROBLEM - 1 and now.joined.design_effect < NO_PROBLEM:
         return (
             f"As it stands the log is shuffled (design effect {now.local.design_effect:.2f}): sorting is not your problem "
             f"unless something sorts it; then, sorted by {found.sorted_by}, {_worth(by_key)}."
@@ -94,17 +108,22 @@ def verdict(found: Inspection) -> str:
 
 
 def _worth(order: InOrder) -> str:
-    text = f"{order.local.rows} rows are worth {order.local.effective_rows:.1f}, and "
+    local, joined = order.local, order.joined
+    text = f"{local.rows} rows are worth {local.effective_rows:.1f}"
+    if joined.design_effect > NO_PROBLEM * max(local.design_effect, 1.0):
+        text += f" (of all ranks together, {joined.rows:,} are worth {joined.effective_rows:.1f}: ranks read alike rows at the same time)"
     if order.ranks_needed is None:
         return (
             text
-            + "no number of ranks that these rows can fill makes SyncBN's mean as steady as that of a shuffled local batch"
+            + ", and no number of ranks that these rows can fill makes SyncBN's mean as steady as that of a shuffled local batch"
         )
+    if order.ranks_needed == 1:
+        return text + ": a batch is at least as steady as a shuffled one"
     return text + (
-        f"from {_ranks(order.ranks_needed)} on SyncBN's mean is at least as steady as that of a shuffled local batch "
-        f"(joined rows worth {order.local.rows} or more)"
+        f", and with {_ranks(order.ranks_needed)} SyncBN's mean is at least as steady as that of a shuffled local batch "
+        f"(joined rows worth {local.rows} or more)"
     )
 
 
 def _ranks(number: int | None) -> str:
-    return "more ranks than these rows fill are" if number is None else "1 rank" if number == 1 else f"{number} ranks"
+    return "more ranks than these rows fill" if number is None else "1 rank" if number == 1 else f"{number} ranks"

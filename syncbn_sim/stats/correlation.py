@@ -13,7 +13,9 @@ the variance of the batch mean about that of the training set is
     Var = s^2 (deff / n - 1 / N),    deff = 1 + (S_adj - 1) rho,    S_adj = (S - n P) / (1 - P).
 
 For a shuffled batch S = 1 + (n - 1) P, so S_adj = 1 and deff = 1. Where entities are many, P vanishes, and this is Kish's design effect.
-It holds, averaged over the entities' means, for every way to read in which each row is read equally often.
+It holds, averaged over which entity has which mean, for every way to read in which each row is read equally often; if effects do not
+go with an entity's size, place or time, and the rows of an entity stand in any order. Where they do (drift, neighbours alike), only
+measuring tells: `MeasuredReading` with columns.
 """
 
 from __future__ import annotations

@@ -20,11 +20,9 @@ import numpy as np
 from ..arrays import Array
 from .correlation import adjusted_cluster_size, design_effect, effective_rows, same_entity
 
-SEED, NUMBERS, FEWEST = (
-    0,
-    1 << 20,
-    400,
-)  # of drawn batches: the seed, how many rows they hold together, and their least number
+SEED = 0  # of the batches that are drawn
+NUMBERS = 1 << 20  # rows that they hold together
+FEWEST = 400  # their least number
 
 
 class Reading(Protocol):
@@ -140,13 +138,16 @@ def shuffled_reading(sizes: Array) -> LagReading:
 
 @dataclass(frozen=True, eq=False)
 class MeasuredReading:
-    """An order as it stands: S is measured on batches that begin at random rows.
+    """An order as it stands: S is counted on batches that begin at random rows.
 
     Attributes:
         entity: (N,) entity codes, in the order in which rows are read.
+        columns: (N, F) values in that order; if they are given, the design effect is measured on them instead of following from S.
+            For orders in which more than entities makes rows alike: drift, neighbours, effects that go with an entity's size.
     """
 
     entity: Array
+    columns: Array | None = None
 
     @property
     def total(self) -> float:
@@ -160,19 +161,44 @@ class MeasuredReading:
 
     def cluster_size(self, rows: int, readers: int = 1, of: int | None = None) -> float:
         """Mean over the batches that begin at every row, or over some thousands of them, the same ones each time."""
-        total, width = len(self.entity), rows * readers
-        count = max(NUMBERS // width, FEWEST)
-        begins = np.arange(total) if total <= count else np.random.default_rng(SEED).integers(0, total, count)
-        found = np.sort(self.entity[batches_from(begins, total, rows, readers, of)], axis=1)
+        width = rows * readers
+        begins = _begins(len(self.entity), NUMBERS // width)
+        found = np.sort(self.entity[batches_from(begins, len(self.entity), rows, readers, of)], axis=1)
         ends = np.ones(found.shape, bool)
         ends[:, :-1] = found[:, 1:] != found[:, :-1]
         places = np.flatnonzero(ends.ravel())  # each batch ends with an end, so no run of equal codes spans two
         return float((np.diff(places, prepend=-1).astype(np.float64) ** 2).sum() / (len(found) * width))
 
+    def measured(self, rows: int, readers: int = 1, of: int | None = None) -> float:
+        """Mean over columns of n (Var(batch mean) / s^2 + 1 / N): the design effect, whatever it comes from.
+
+        Raises:
+            ValueError: there are no columns.
+        """
+        if self.columns is None:
+            raise ValueError("there are no columns to measure")
+        total, effects = len(self.entity), []
+        begins = _begins(total, NUMBERS // (4 * readers))
+        starts = (begins[:, None] + np.arange(readers) * total // (of or readers)) % total
+        for values in self.columns.T:
+            sums = np.concatenate([[0.0], np.cumsum(values - values.mean(), dtype=np.float64)])
+            ends = starts + rows
+            stretch = sums[np.minimum(ends, total)] + sums[np.maximum(ends - total, 0)] - sums[starts]
+            means = stretch.sum(axis=1) / (rows * readers)
+            effects.append(float((means**2).mean() / values.var(ddof=1)))
+        return rows * readers * (float(np.mean(effects)) + 1 / total)
+
     def windowed(self, window: int) -> MeasuredReading:
         """Shuffles the rows inside each window, once."""
         places = np.arange(len(self.entity)) // window + np.random.default_rng(SEED).random(len(self.entity))
-        return MeasuredReading(self.entity[np.argsort(places, kind="stable")])
+        order = np.argsort(places, kind="stable")
+        return MeasuredReading(self.entity[order], None if self.columns is None else self.columns[order])
+
+
+def _begins(total: int, count: int) -> Array:
+    """Every row, or a sample of them."""
+    count = max(count, FEWEST)
+    return np.arange(total) if total <= count else np.random.default_rng(SEED).integers(0, total, count)
 
 
 def batches_from(begins: Array, total: int, rows: int, readers: int = 1, of: int | None = None) -> Array:
@@ -189,7 +215,7 @@ class Behind:
         rows: n, of all readers together where their statistics are joined.
         cluster_size: S of these n rows.
         adjusted_size: S_adj = (S - n P) / (1 - P).
-        design_effect: deff = 1 + (S_adj - 1) rho.
+        design_effect: deff = 1 + (S_adj - 1) rho; as measured on the columns, if the reading has them.
         effective_rows: n / deff: rows of a shuffled batch with an equally noisy mean.
     """
 
@@ -212,29 +238,49 @@ def behind(reading: Reading, rho: float, rows: int, readers: int = 1, of: int | 
     """
     together = rows * readers
     cluster = reading.cluster_size(rows, readers, of)
-    adjusted = max(adjusted_cluster_size(cluster, together, reading.same), 0.0)
-    # A batch is worth at most the whole population; a formula for entities of equal spread can promise more where rho is negative.
-    deff = max(design_effect(adjusted, rho), together / reading.total)
+    adjusted = adjusted_cluster_size(cluster, together, reading.same)
+    if isinstance(reading, MeasuredReading) and reading.columns is not None:
+        deff = reading.measured(rows, readers, of)
+    else:  # a batch is worth at most the whole population; where rho is negative the formula can promise more
+        deff = max(design_effect(adjusted, rho), together / reading.total)
     return Behind(together, cluster, adjusted, deff, effective_rows(together, deff))
 
 
-def readers_needed(reading: Reading, rho: float, rows: int) -> int | None:
+TRIED = 32  # numbers of readers that are tried one by one, since a periodic order can favour some of them
+
+
+def readers_needed(
+    reading: Reading, rho: float, rows: int, target: float | None = None, of: int | None = None
+) -> int | None:
     """The smallest number of readers whose joined mean is at least as steady as that of one shuffled batch of n rows.
 
     That is, whose rows are worth n: where entities are many and each stands with one reader, the design effect, rounded up.
 
+    Args:
+        reading: the order in which rows are read.
+        rho: the correlation.
+        rows: n.
+        target: rows that they are to be worth; default n.
+        of: look for a group of neighbours among so many readers; default: for how many there should be in all.
+
     Returns:
-        None if the rows of the population do not suffice for so many readers.
+        None if all readers, or all rows of the population, do not suffice. Above `TRIED` it is found by bisection.
     """
+    target = rows if target is None else target
 
     def enough(readers: int) -> bool:
-        return behind(reading, rho, rows, readers).effective_rows >= rows * (1 - 1e-9)
+        return behind(reading, rho, rows, readers, of).effective_rows >= target * (1 - 1e-9)
 
-    most, low, high = reading.total // rows, 0, 1
-    while not enough(high):
+    most = int(min(of or np.inf, reading.total // rows, 1 << 40))
+    one_by_one = next((readers for readers in range(1, min(TRIED, most) + 1) if enough(readers)), None)
+    if one_by_one or most <= TRIED:
+        return one_by_one
+    low, high = TRIED, 2 * TRIED
+    while not enough(min(high, most)):
         if high >= most:
             return None
-        low, high = high, int(min(2 * high, most))
+        low, high = high, 2 * high
+    high = min(high, most)
     while high - low > 1:
         middle = (low + high) // 2
         low, high = (low, middle) if enough(middle) else (middle, high)
