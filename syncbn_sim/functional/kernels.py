@@ -81,7 +81,7 @@ class Many(Batch):
     def normalise(self, mean: Array, var: Array, eps: float, weight: Array | None, bias: Array | None) -> Array:
         """y = a (x - shift) + b with a = weight inv_std."""
         x = self._x
-        mean = mean.astype(np.float64, copy=False)
+        mean = mean.astype(np.float64)  # a copy: the running mean may be written into before the backward pass
         self.inv_std = 1.0 / np.sqrt(var.astype(np.float64, copy=False) + eps)
         # The mean that counts here may be that of other ranks, or of earlier batches.
         z = mean * self.inv_std
