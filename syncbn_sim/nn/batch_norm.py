@@ -14,7 +14,7 @@ from ..functional.batch import Batch
 from ..functional.batch_norm import BackwardSums
 from ..functional.kernels import batch_of
 from ..stats import running
-from ..stats.moments import Moments
+from ..stats.moments import ONE, SHARES, Moments
 from .module import Module, Parameter
 
 
@@ -59,7 +59,7 @@ class BatchNorm(Module):
     Raises:
         DtypeError: integer or bool input.
         ShapeError: rank below 2, or a wrong number of channels.
-        CountError: training with a total weight of more than 0 and at most 1: no variance.
+        CountError: training with a total weight of more than 0 and at most 1 (beyond rounding): no variance.
 
     Source: Ioffe & Szegedy (2015), algorithms 1 and 2; conventions of torch.nn.BatchNorm1d.
     """
@@ -129,9 +129,9 @@ class BatchNorm(Module):
                 self._remember(mean, unbiased_var)
         else:
             mean, var = self.running_mean, self.running_var
-        # Copies: whoever steps, or writes into the weight, does not change what this pass did.
-        weight, bias = (p.data.copy() if p else None for p in (self.weight, self.bias))
-        y = batch.normalise(mean, var, self.eps, weight, bias)
+        # A copy: whoever steps, or writes into the weight, does not change what this pass did.
+        weight = self.weight.data.copy() if self.weight else None
+        y = batch.normalise(mean, var, self.eps, weight, self.bias.data if self.bias else None)
         self.push(Context(batch, weight, n, shared))
         return self._channels_back(y)
 
@@ -165,7 +165,7 @@ class BatchNorm(Module):
         """Dx from the sums of the batch whose statistics were used."""
         return context.batch.input_gradient(weight, sums, context.n or 1.0)
 
-    def statistics_of(self, moments: Moments, minimum: float = 1) -> Statistics:
+    def statistics_of(self, moments: Moments, minimum: float = ONE) -> Statistics:
         """Mean and variances of some moments; of an empty batch 0 and 1, which then touch nothing.
 
         Raises:
@@ -179,7 +179,7 @@ class BatchNorm(Module):
                 f"{type(self).__name__}({self.num_features}) in training",
                 got=f"a total count of {n:g} for each channel",
                 expected="more than 1",
-                do="One position has no variance: use more rows, synchronise over ranks, or call eval().",
+                do=f"One position has no variance: use more rows, synchronise over ranks, or call eval(). {SHARES}",
             )
         biased = moments.var()
         return Statistics(moments.mean, biased, biased * (n / (n - 1)) if n > 1 else biased, n)

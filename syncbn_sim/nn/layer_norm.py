@@ -56,8 +56,9 @@ class LayerNorm(Module):
                 do="normalized_shape is the shape of the trailing axes.",
             )
         x = zero_masked(x, weights, len(self._axes))
-        weight, bias = (p.data.copy() if p else None for p in (self.weight, self.bias))
-        y, context = layer_norm(x, self._axes, self.eps, weight, bias)
+        # Copies, here and of the mask: whoever steps, or writes into them, does not change what this pass did.
+        weight = self.weight.data.copy() if self.weight else None
+        y, context = layer_norm(x, self._axes, self.eps, weight, self.bias.data if self.bias else None)
         self.push((context, None if weights is None else np.array(weights), weight, x.dtype))
         return zero_masked(y.astype(x.dtype), weights, len(self._axes))
 

@@ -11,6 +11,8 @@ from ..functional.batch_norm import BackwardSums
 from ..stats.moments import Moments
 from .batch_norm import BatchNorm, Statistics
 
+FAR = 1e8  # mean^2 / variance from which on sums of squares around 0 have lost half of the variance's digits
+
 
 class SyncBatchNorm(BatchNorm):
     """BatchNorm whose batch is the union of the batches of all ranks of `comm`.
@@ -19,8 +21,8 @@ class SyncBatchNorm(BatchNorm):
     (sum(x), sum(x^2), n). Backward: dx with (sum(dy), sum(dy x_hat)) and n over all ranks. Parameter gradients stay this
     rank's share; `train` sums them with all others.
 
-    Talks, in training only: one all-reduce of 2 C + 1 float64 forward, one of 2 C backward. Every rank takes part, with any number
-    of rows, none included. Exact for uneven, empty, weighted and masked ranks; for a group of ranks pass `comm.split(...)`.
+    Talks, in training only: one all-reduce of 2 C + 1 float64 forward (two for data with |mean| > 10,000 sqrt(var + eps), such as
+    raw timestamps), one of 2 C backward. Every rank takes part, with any number of rows, none included. Exact for uneven, empty, weighted and masked ranks; for a group of ranks pass `comm.split(...)`.
     In evaluation it talks to nobody.
 
     Args: those of BatchNorm, and comm, the ranks to share statistics with (default: this rank alone).
@@ -43,9 +45,19 @@ class SyncBatchNorm(BatchNorm):
         self.comm: Communicator = comm or SerialCommunicator()
 
     def batch_statistics(self, local: Moments) -> Statistics:
-        """The statistics of the union: moments add, so one all-reduce of their sum is exact."""
+        """The statistics of the union: moments add, so one all-reduce of their sum is exact.
+
+        If the union is so far from 0 that its squares have lost the digits of its variance, every rank knows now, and
+        knows the mean: the same again, around that.
+        """
+        union = self.statistics_of(self._over_ranks(local))
+        if np.count_nonzero(union.mean * union.mean > FAR * (union.var + self.eps)):
+            union = self.statistics_of(self._over_ranks(local.around(union.mean)).around(-union.mean))
+        return union
+
+    def _over_ranks(self, local: Moments) -> Moments:
         packed = local.pack()
-        return self.statistics_of(Moments.unpack(self.comm.allreduce(packed, out=packed)))
+        return Moments.unpack(self.comm.allreduce(packed, out=packed))
 
     def sum_backward(self, local: BackwardSums) -> BackwardSums:
         """The adjoint of a sum over ranks is a sum over ranks."""
