@@ -83,7 +83,7 @@ class Many(Batch):
     def _vanished(self, total: Array, total_sq: Array) -> bool:
         """Whether numbers that are not 0 have squares that are, or that have lost digits on the way there."""
         small = total_sq < self.count * LEAST[self.dtype.char]
-        return np.count_nonzero(small) > 0 and bool(np.any(small & ((total != 0) | (total_sq != 0))))
+        return bool(np.count_nonzero(small) and np.any(small & ((total != 0) | (total_sq != 0))))
 
     def normalise(self, mean: Array, var: Array, eps: float, weight: Array | None, bias: Array | None) -> Array:
         """y = a (x - shift) + b with a = weight inv_std."""

@@ -62,7 +62,7 @@ def revert_sync_batchnorm(model: M) -> M:
     for layer in model.modules():
         if not isinstance(layer, SyncBatchNorm):
             continue
-        local = BatchNorm if type(layer) is SyncBatchNorm else vars(type(layer)).get("converted_from")
+        local: Any = BatchNorm if type(layer) is SyncBatchNorm else vars(type(layer)).get("converted_from")
         if local is None:
             layer.comm = SerialCommunicator()
         else:

@@ -21,9 +21,9 @@ class SyncBatchNorm(BatchNorm):
     (sum(x), sum(x^2), n). Backward: dx with (sum(dy), sum(dy x_hat)) and n over all ranks. Parameter gradients stay this
     rank's share; `train` sums them with all others.
 
-    Talks, in training only: one all-reduce of 2 C + 1 float64 forward (two for data with |mean| > 10,000 sqrt(var + eps), such as
-    raw timestamps), one of 2 C backward. Every rank takes part, with any number of rows, none included. Exact for uneven, empty, weighted and masked ranks; for a group of ranks pass `comm.split(...)`.
-    In evaluation it talks to nobody.
+    Talks, in training only: one all-reduce of 2 C + 1 float64 forward, one of 2 C backward. Every rank takes part, with any number
+    of rows, none included. Exact for uneven, empty, weighted and masked ranks; for a group of ranks pass `comm.split(...)`.
+    In evaluation it talks to nobody. (Raw timestamps and the like, with |mean| > 10,000 sqrt(var + eps), take two forward.)
 
     Args: those of BatchNorm, and comm, the ranks to share statistics with (default: this rank alone).
 
