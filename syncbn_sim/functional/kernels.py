@@ -71,14 +71,15 @@ class Many(Batch):
         mean = total / count
         mean_sq = total * mean  # n mean^2
         deviation_sq = total_sq - mean_sq
+        moments = Moments(count, total, total_sq, deviation_sq, mean)
         if np.count_nonzero(mean_sq > FAR * deviation_sq):
             shift = mean.astype(x.dtype)
             total, total_sq = sums(None, x, shift, self.space)
             deviation_sq = total_sq - total * total / count
-            mean = shift + total / count
+            moments = Moments.about(shift + total / count, deviation_sq, count)
         if not math.isfinite(deviation_sq.dot(deviation_sq)) or self._vanished(total, total_sq):
             return readable.local_moments(_channels_second(x, self.last))
-        return Moments.about(mean, deviation_sq, count)
+        return moments
 
     def _vanished(self, total: Array, total_sq: Array) -> bool:
         """Whether numbers that are not 0 have squares that are, or that have lost digits on the way there."""

@@ -11,7 +11,7 @@ from ..functional.batch_norm import BackwardSums
 from ..stats.moments import Moments
 from .batch_norm import BatchNorm, Statistics
 
-FAR = 1e8  # mean^2 / variance from which on sums of squares around 0 have lost half of the variance's digits
+FAR = 1e8  # mean^2 / variance at which sums of squares around 0 have lost half of the variance's digits
 
 
 class SyncBatchNorm(BatchNorm):
@@ -45,19 +45,15 @@ class SyncBatchNorm(BatchNorm):
         self.comm: Communicator = comm or SerialCommunicator()
 
     def batch_statistics(self, local: Moments) -> Statistics:
-        """The statistics of the union: moments add, so one all-reduce of their sum is exact.
-
-        If the union is so far from 0 that its squares have lost the digits of its variance, every rank knows now, and
-        knows the mean: the same again, around that.
-        """
-        union = self.statistics_of(self._over_ranks(local))
-        if np.count_nonzero(union.mean * union.mean > FAR * (union.var + self.eps)):
-            union = self.statistics_of(self._over_ranks(local.around(union.mean)).around(-union.mean))
-        return union
-
-    def _over_ranks(self, local: Moments) -> Moments:
+        """The statistics of the union: moments add, so one all-reduce of their sum is exact."""
         packed = local.pack()
-        return Moments.unpack(self.comm.allreduce(packed, out=packed))
+        union = self.statistics_of(Moments.unpack(self.comm.allreduce(packed, out=packed)))
+        if np.count_nonzero(union.mean * union.mean > FAR * (union.var + self.eps)):
+            # Every rank knows this now, and knows the mean: the same once more, around it.
+            packed = local.around(union.mean).pack()
+            moments = Moments.unpack(self.comm.allreduce(packed, out=packed)).around(-union.mean)
+            union = self.statistics_of(moments)
+        return union
 
     def sum_backward(self, local: BackwardSums) -> BackwardSums:
         """The adjoint of a sum over ranks is a sum over ranks."""
