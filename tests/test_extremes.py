@@ -60,6 +60,8 @@ def truth(x: Array, dy: Array, eps: float, weight: Array, bias: Array) -> dict[s
         (1e-20, 1e-24, 1, 0.0),
         (0, 1e-22, 1e-10, 0.0),
         (0, 1e-30, 1, 0.0),
+        (0, 1e-36, 1, 0.0),  # coefficients beyond float32
+        (0, 1e-25, 1e-15, 0.0),  # x dy below float32
         (0, 1e-10, 1e-20, 1e-5),
     ],
 )

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..arrays import Array, as_array, as_float_array, zero_masked_elementwise
+from ..arrays import Array, as_array, as_float_array, zero_masked, zero_masked_elementwise
 from ..errors import ShapeError
 from ..functional.activations import relu, relu_backward
 from .module import Module
@@ -27,7 +27,7 @@ class ReLU(Module):
 
 
 class Flatten(Module):
-    """(N, C, H, W) -> (N, C H W). Position weights cannot pass it; use one weight a row, shape (N,)."""
+    """(N, C, H, W) -> (N, C H W); 0 in rows of weight 0. Position weights cannot pass it; use one weight a row, shape (N,)."""
 
     def forward(self, x: Array, weights: object | None = None) -> Array:
         """Returns x with all axes but the first made one."""
@@ -39,9 +39,10 @@ class Flatten(Module):
                 expected=f"({len(x)},) for a model with a Flatten",
                 do="Give one weight a row.",
             )
-        self.push(x.shape)
-        return x.reshape(len(x), int(np.prod(x.shape[1:])))
+        self.push((x.shape, None if weights is None else np.array(weights)))
+        return zero_masked(x, weights).reshape(len(x), int(np.prod(x.shape[1:])))
 
     def backward(self, dy: Array) -> Array:
         """Returns dy in the input's shape."""
-        return as_float_array(dy, "dy").reshape(self.pop())
+        shape, weights = self.pop()
+        return zero_masked(as_float_array(dy, "dy"), weights).reshape(shape)
