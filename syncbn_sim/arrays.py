@@ -1,4 +1,4 @@
-"""What every folder needs of arrays: the type name, and one check that data are floats."""
+"""What every folder needs of arrays: the type name, and the few checks of data, dtypes and weights."""
 
 from __future__ import annotations
 
@@ -12,13 +12,29 @@ from .errors import ArgumentError, DtypeError, ShapeError
 Array = NDArray[Any]
 
 
+def as_array(x: object, name: str) -> Array:
+    """Returns `x` as an array, refusing one with a mask of its own, which NumPy would drop without a word.
+
+    Raises:
+        DtypeError: `x` is a `numpy.ma.MaskedArray`.
+    """
+    if type(x) is not np.ndarray and isinstance(x, np.ma.MaskedArray):
+        raise DtypeError(
+            name,
+            got="a numpy.ma.MaskedArray",
+            expected="a plain array, and its mask as weights",
+            do=f"Pass {name}.data, and weights=: 0 at masked positions, 1 elsewhere (weights have no channel axis).",
+        )
+    return np.asarray(x)
+
+
 def as_float_array(x: object, name: str = "x") -> Array:
     """Returns `x` as an array of floats, refusing integers and bools instead of guessing.
 
     Raises:
-        DtypeError: `x` is not floating point. Rounding y back to integers would lose it silently.
+        DtypeError: `x` is not floating point (rounding y back to integers would lose it silently), or a masked array.
     """
-    array = np.asarray(x)
+    array = as_array(x, name)
     if array.dtype.kind != "f":
         raise DtypeError(
             name,
@@ -59,7 +75,7 @@ def position_weights(weights: object, positions: tuple[int, ...]) -> Array:
         DtypeError: not numbers.
         ArgumentError: a negative or non-finite weight.
     """
-    w = np.asarray(weights)
+    w = as_array(weights, "weights")
     if w.dtype.kind not in "fiub":
         raise DtypeError("weights", got=f"dtype {w.dtype}", expected="numbers >= 0", do="Pass a float or bool array.")
     w = w.astype(np.float64)
@@ -95,3 +111,26 @@ def zero_masked(x: Array, weights: object | None, behind: int = -1) -> Array:
     positions = x.shape[:1] if behind < 0 else x.shape[: x.ndim - behind]
     w = position_weights(weights, positions)
     return np.where((w > 0).reshape(*positions, *[1] * (x.ndim - len(positions))), x, x.dtype.type(0))
+
+
+def zero_masked_elementwise(x: Array, weights: object | None) -> Array:
+    """`zero_masked` for layers that have no channel axis, so that it must be told from the weights.
+
+    It is the axis of x that the weights lack. Where that leaves a choice, as for a square image, it is an axis at which x is
+    0 already wherever the weight is: the layer before has seen to it. Otherwise it is axis 1.
+
+    Raises:
+        ShapeError: the weights are neither one a row nor of x's shape without one axis.
+    """
+    if weights is None:
+        return x
+    w = as_array(weights, "weights")
+    if w.ndim < 2:
+        return zero_masked(x, w)
+    without = {axis: (*x.shape[:axis], *x.shape[axis + 1 :]) for axis in range(1, x.ndim)}
+    fitting = [axis for axis, positions in without.items() if positions == w.shape]
+    w = position_weights(w, w.shape if fitting else without.get(1, x.shape[:1]))
+    masks = [np.expand_dims(w > 0, axis) for axis in fitting]
+    if len(masks) > 1 and any(not np.any(x, where=~kept) for kept in masks):
+        return x
+    return np.where(masks[0], x, x.dtype.type(0))

@@ -150,7 +150,7 @@ def test_optimisers_follow_their_equations() -> None:
         m, s = 0.9 * m + 0.1 * g, 0.999 * s + 0.001 * g**2
         value = value - 0.1 * (m / (1 - 0.9**t)) / (np.sqrt(s / (1 - 0.999**t)) + 1e-8)
         np.testing.assert_allclose(p.data, value, rtol=1e-12)
-    for bad in (0, -1):
+    for bad in (float("inf"), float("nan"), -1):
         with pytest.raises(ArgumentError, match="lr"):
             optim.SGD([p], bad)
     with pytest.raises(ArgumentError, match=r"model\.parameters"):

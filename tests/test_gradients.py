@@ -106,7 +106,9 @@ def test_small_fractional_weights() -> None:
         assert_gradient(lambda: sum(loss for loss, _ in launch(on_rank, 2)), xs[rank], launch(on_rank, 2)[rank][1])
 
 
-@pytest.mark.parametrize("layer", [nn.Linear(3, 4, **F64), nn.LayerNorm(3, **F64), nn.BatchNorm(3, **F64), nn.ReLU()])
+@pytest.mark.parametrize(
+    "layer", [nn.Linear(3, 4, **F64), nn.LayerNorm(3, **F64), nn.BatchNorm(3, **F64), nn.ReLU(), nn.Flatten()]
+)
 def test_each_layer_masks_by_itself(layer: nn.Module) -> None:
     randomised(layer)
     mask = np.array([1.0, 0.0, 1.0, 1.0])

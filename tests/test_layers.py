@@ -114,7 +114,7 @@ def test_constructor_refuses() -> None:
     for arguments in (
         {"num_features": 0},
         {"num_features": 3, "eps": -1},
-        {"num_features": 3, "momentum": 0},
+        {"num_features": 3, "momentum": -0.1},
         {"num_features": 3, "momentum": 1.5},
     ):
         with pytest.raises(ArgumentError):
@@ -217,7 +217,7 @@ def test_state_dict_has_pytorch_names_and_round_trips() -> None:
     with pytest.raises(StateDictError, match=r"0.weight.*\(2, 3\)"):
         b.load_state_dict({**state, "0.weight": np.ones((2, 3))})
     before = b.state_dict()
-    with pytest.raises(ValueError, match="invalid literal"):
+    with pytest.raises(StateDictError, match="whole numbers"):
         b.load_state_dict({**a.state_dict(), "0.weight": np.ones((4, 3)), "1.num_batches_tracked": np.array("x")})
     np.testing.assert_array_equal(b.state_dict()["0.weight"], before["0.weight"])
     c = net(np.float32)

@@ -108,7 +108,7 @@ def test_running_averages() -> None:
     for _ in range(7):
         moved = 0.9 * moved + 0.1 * 5.0
     assert running.debias(np.array(moved), 1.0, 0.1, 7) == pytest.approx(5.0)
-    for bad in (0.0, -0.1, 1.1):
+    for bad in (float("nan"), -0.1, 1.1):
         with pytest.raises(ArgumentError, match="Keras"):
             running.check_momentum(bad)
     with pytest.raises(ArgumentError):

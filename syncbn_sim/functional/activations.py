@@ -13,12 +13,11 @@ def relu(x: Array, space: Workspace | None = None) -> Array:
     return np.maximum(x, 0, out=(space or Workspace()).take(x.shape, x.dtype))
 
 
-def relu_backward(dy: Array, y: Array, space: Workspace | None = None) -> Array:
-    """dx = dy where y > 0, else 0 (the kink at 0 included)."""
-    space = space or Workspace()
-    dx = space.take(dy.shape, dy.dtype)
+def relu_backward(dy: Array, passed: Array, space: Workspace | None = None) -> Array:
+    """dx = dy where `passed`, which is y > 0, else 0 (the kink at 0 included)."""
+    dx = (space or Workspace()).take(dy.shape, dy.dtype)
     dx.fill(0)
-    np.copyto(dx, dy, where=np.greater(y, 0, out=space.take(y.shape, np.dtype(bool))))
+    np.copyto(dx, dy, where=passed)
     return dx
 
 

@@ -27,14 +27,16 @@ class Few(Batch):
         self.ones = _ones(len(self._x))
 
     def local_moments(self) -> Moments:
-        """Two passes: the mean, then the squares around it."""
+        """Two passes: the mean, then the squares around it; the sum of float64 numbers, unlike that of others, may need correcting."""
         count = float(len(self._x))
-        total = self.ones.dot(self._x)
-        mean = total / count
+        mean = self.ones.dot(self._x) / count
         deviation = self._x - mean
+        if self.dtype.char == "d":
+            slip = self.ones.dot(deviation) / count
+            mean += slip
+            deviation -= slip
         deviation *= deviation
-        deviation_sq = self.ones.dot(deviation)
-        return Moments(count, total, deviation_sq + total * mean, deviation_sq)
+        return Moments.about(mean, self.ones.dot(deviation), count)
 
     def normalise(self, mean: Array, var: Array, eps: float, weight: Array | None, bias: Array | None) -> Array:
         """As the readable one; x_hat takes the place of x."""

@@ -9,6 +9,7 @@ Read `batch_norm` first. Here, for float32 and float64 without position weights 
   `whole`). The passes that apply the coefficients start with the last block, which the sums have just left in the cache.
 - Where a channel's mean is large against its spread, x - shift stands for x in all of this, the shift being the mean as x's dtype
   has it: the difference is exact, or nearly so, and the digits that x^2 and dy x would lose are never at stake.
+- Where float32 has no room for squares or products (x or dy of 1e19, or of 1e-22), the batch goes on in the readable way.
 """
 
 from __future__ import annotations
@@ -30,6 +31,9 @@ from .layouts import PLANES, Layout, Planes, Rows
 from .whole import Whole
 
 FAR = 4.0  # shift where mean^2 > FAR variance; below, x^2 costs no more than a factor 1 + FAR of precision
+ROOM = 1e10  # factor between x - mean and x_hat, either way, up to which float32 has digits to spare
+
+LEAST = {kind: float(np.finfo(kind).tiny / np.finfo(kind).eps) for kind in "fd"}  # least square with all its digits
 
 
 def batch_of(x: Array, weights: Array | None, space: Workspace) -> Batch:
@@ -67,25 +71,33 @@ class Many(Batch):
         mean = total / count
         mean_sq = total * mean  # n mean^2
         deviation_sq = total_sq - mean_sq
+        moments = Moments(count, total, total_sq, deviation_sq, mean)
         if np.count_nonzero(mean_sq > FAR * deviation_sq):
             shift = mean.astype(x.dtype)
-            rest, rest_sq = sums(None, x, shift, self.space)
-            deviation_sq = rest_sq - rest * rest / count
-            mean = shift + rest / count
-            total = count * mean
-            total_sq = deviation_sq + total * mean
-        if not math.isfinite(deviation_sq.dot(deviation_sq)):  # perhaps only float32 has no room for the squares
+            total, total_sq = sums(None, x, shift, self.space)
+            deviation_sq = total_sq - total * total / count
+            moments = Moments.about(shift + total / count, deviation_sq, count)
+        if not math.isfinite(deviation_sq.dot(deviation_sq)) or self._vanished(total, total_sq):
             return readable.local_moments(_channels_second(x, self.last))
-        return Moments(count, total, total_sq, deviation_sq)
+        return moments
+
+    def _vanished(self, total: Array, total_sq: Array) -> bool:
+        """Whether numbers that are not 0 have squares that are, or that have lost digits on the way there."""
+        small = total_sq < self.count * LEAST[self.dtype.char]
+        return bool(np.count_nonzero(small) and np.any(small & ((total != 0) | (total_sq != 0))))
 
     def normalise(self, mean: Array, var: Array, eps: float, weight: Array | None, bias: Array | None) -> Array:
         """y = a (x - shift) + b with a = weight inv_std."""
         x = self._x
-        mean = mean.astype(np.float64, copy=False)
-        self.inv_std = 1.0 / np.sqrt(var.astype(np.float64, copy=False) + eps)
+        mean = mean.astype(np.float64)  # a copy: the running mean may be written into before the backward pass
+        var = var.astype(np.float64, copy=False)
+        spread = np.sqrt(var + eps)
+        self.inv_std = 1.0 / spread
+        # Sums of squares, being quicker to have than the largest and the smallest.
+        if self.dtype.char == "f" and not max(spread.dot(spread), self.inv_std.dot(self.inv_std)) < ROOM * ROOM:
+            return self._as_readable(_channels_second(x, self.last)).normalise(mean, var, eps, weight, bias)
         # The mean that counts here may be that of other ranks, or of earlier batches.
-        z = mean * self.inv_std
-        self.shift = mean.astype(x.dtype) if np.count_nonzero(z * z > FAR) else None
+        self.shift = mean.astype(x.dtype) if np.count_nonzero(mean * mean > FAR * var) else None
         self.offset = mean if self.shift is None else mean - self.shift
         a = self.inv_std if weight is None else weight * self.inv_std
         b = (0.0 if bias is None else bias) - a * self.offset
@@ -105,7 +117,15 @@ class Many(Batch):
         turned = np.moveaxis(dy, 1, -1) if self.last else dy
         self._dy = np.ascontiguousarray(turned, self.dtype)
         total, products = self.layout.sums(self._dy, self._x, self.shift, self.space)
+        if not math.isfinite(total.dot(total) + products.dot(products)):
+            return self._as_readable(self.x_hat()).local_backward_sums(dy)
         return BackwardSums(total, self.inv_std * (products - self.offset * total))
+
+    def _as_readable(self, x: Array) -> Batch:
+        """This batch from now on one that takes the readable functions, in float64. `x` is what they start from: x, or x_hat."""
+        self._x = x
+        self.__class__ = Batch  # type: ignore[assignment]
+        return self
 
     def input_gradient(self, weight: Array | None, sums: BackwardSums, count: float) -> Array:
         """Dx = a (dy + k (x - shift) + q)."""

@@ -117,7 +117,8 @@ class Blocks(Layout):
                 if s is not None:
                     xb = np.subtract(xb, s[..., : xb.shape[-1]], free)
                 at = self.add_up(xb if a is None else ab, xb, partial, at, free)
-        return self.fold(partial)  # with NumPy's own buffer, since it converts
+        with np.errstate(invalid="ignore"):  # with NumPy's own buffer, since it converts
+            return self.fold(partial)
 
     def affine(self, x: Array, shift: Array | None, a: Array, b: Array | None, y: Array, space: Workspace) -> None:
         """See `Layout`."""

@@ -44,7 +44,7 @@ class Whole(Layout):
             if shift is not None:
                 x = np.subtract(x, self.spread(shift), scratch)
             self.add_up(x if a is None else a.reshape(self.shape), x, partial, scratch)
-        return np.add.reduce(partial, 1, np.float64)
+            return np.add.reduce(partial, 1, np.float64)
 
     def add_up(self, a: Array, x: Array, partial: Array, scratch: Array) -> None:
         """Partial sums of a and a x: of a run each, or of a group of rows each."""

@@ -11,7 +11,7 @@ from ..comm.serial import SerialCommunicator
 from ..errors import CountError
 from ..functional import batch_norm as F
 from ..functional.batch_norm import BackwardSums
-from ..stats.moments import Moments
+from ..stats.moments import ONE, SHARES, Moments
 from .batch_norm import BatchNorm, Context, Statistics
 
 
@@ -51,12 +51,12 @@ class AveragedBatchNorm(BatchNorm):
         *both, ranks, total = self.comm.allreduce(own)
         if ranks == 0:
             return self.statistics_of(local)
-        if total <= 1:
+        if total <= ONE:
             raise CountError(
                 f"{type(self).__name__}({self.num_features}) in training",
                 got=f"a total count of {total:g} over all ranks",
                 expected="more than 1",
-                do="One position has no variance: use more rows.",
+                do=f"One position has no variance: use more rows. {SHARES}",
             )
         mean, var = np.split(np.array(both) / ranks, 2)
         return Statistics(mean, var, var * (total / (total - 1)), ranks * n or 1.0)

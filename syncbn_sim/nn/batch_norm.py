@@ -14,7 +14,7 @@ from ..functional.batch import Batch
 from ..functional.batch_norm import BackwardSums
 from ..functional.kernels import batch_of
 from ..stats import running
-from ..stats.moments import Moments
+from ..stats.moments import ONE, SHARES, Moments
 from .module import Module, Parameter
 
 
@@ -31,6 +31,7 @@ class Context(NamedTuple):
     """What backward needs. `n` None: frozen statistics; `shared`: they may be those of more ranks, so the sums must be too."""
 
     batch: Batch
+    weight: Array | None
     n: float | None
     shared: bool
 
@@ -58,7 +59,7 @@ class BatchNorm(Module):
     Raises:
         DtypeError: integer or bool input.
         ShapeError: rank below 2, or a wrong number of channels.
-        CountError: training with a total weight of more than 0 and at most 1: no variance.
+        CountError: training with a total weight of more than 0 and at most 1 (beyond rounding): no variance.
 
     Source: Ioffe & Szegedy (2015), algorithms 1 and 2; conventions of torch.nn.BatchNorm1d.
     """
@@ -94,6 +95,13 @@ class BatchNorm(Module):
         self.register_buffer("running_var", np.ones(num_features, kind) if tracks else None)
         self.register_buffer("num_batches_tracked", np.array(0, np.int64) if tracks else None)
 
+    def reset_running_stats(self) -> None:
+        """Forgets all batches: running mean 0, running variance 1, none counted. Without running statistics it does nothing."""
+        if self.running_mean is None or self.running_var is None:
+            return
+        self.running_mean, self.running_var = np.zeros_like(self.running_mean), np.ones_like(self.running_var)
+        self.num_batches_tracked = np.array(0, np.int64)
+
     # -- the two sums over the batch, which a subclass may take over more than this rank ------------------------------
 
     def batch_statistics(self, local: Moments) -> Statistics:
@@ -121,8 +129,10 @@ class BatchNorm(Module):
                 self._remember(mean, unbiased_var)
         else:
             mean, var = self.running_mean, self.running_var
-        y = batch.normalise(mean, var, self.eps, *self._affine())
-        self.push(Context(batch, n, shared))
+        # A copy: whoever steps, or writes into the weight, does not change what this pass did.
+        weight = self.weight.data.copy() if self.weight else None
+        y = batch.normalise(mean, var, self.eps, weight, self.bias.data if self.bias else None)
+        self.push(Context(batch, weight, n, shared))
         return self._channels_back(y)
 
     def backward(self, dy: Array) -> Array:
@@ -140,22 +150,22 @@ class BatchNorm(Module):
         if batch.weights is not None:
             dy = np.where(F.over_channels(batch.weights, dy) > 0, dy, dy.dtype.type(0))
         local = batch.local_backward_sums(dy)
-        weight, _ = self._affine()
-        if self.weight and self.bias:
+        if self.weight:
             self.weight.add_grad(local.dy_x_hat)
+        if self.bias:
             self.bias.add_grad(local.dy)
         if context.n is None:
-            dx = batch.frozen_input_gradient(weight)
+            dx = batch.frozen_input_gradient(context.weight)
         else:
             sums = self.sum_backward(local) if context.shared else local
-            dx = self.input_gradient(dy, context, weight, sums)
+            dx = self.input_gradient(dy, context, context.weight, sums)
         return self._channels_back(dx)
 
     def input_gradient(self, dy: Array, context: Context, weight: Array | None, sums: BackwardSums) -> Array:
         """Dx from the sums of the batch whose statistics were used."""
         return context.batch.input_gradient(weight, sums, context.n or 1.0)
 
-    def statistics_of(self, moments: Moments, minimum: float = 1) -> Statistics:
+    def statistics_of(self, moments: Moments, minimum: float = ONE) -> Statistics:
         """Mean and variances of some moments; of an empty batch 0 and 1, which then touch nothing.
 
         Raises:
@@ -169,7 +179,7 @@ class BatchNorm(Module):
                 f"{type(self).__name__}({self.num_features}) in training",
                 got=f"a total count of {n:g} for each channel",
                 expected="more than 1",
-                do="One position has no variance: use more rows, synchronise over ranks, or call eval().",
+                do=f"One position has no variance: use more rows, synchronise over ranks, or call eval(). {SHARES}",
             )
         biased = moments.var()
         return Statistics(moments.mean, biased, biased * (n / (n - 1)) if n > 1 else biased, n)
@@ -177,13 +187,10 @@ class BatchNorm(Module):
     def _remember(self, mean: Array, unbiased_var: Array) -> None:
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
-        self.num_batches_tracked = self.num_batches_tracked + 1
+        self.num_batches_tracked = np.array(self.num_batches_tracked + 1)  # a sum of arrays without axes is no array
         batches = int(self.num_batches_tracked)
         self.running_mean = running.updated(self.running_mean, mean, self.momentum, batches)
         self.running_var = running.updated(self.running_var, unbiased_var, self.momentum, batches)
-
-    def _affine(self) -> tuple[Array | None, Array | None]:
-        return (self.weight.data if self.weight else None, self.bias.data if self.bias else None)
 
     def _channels_second(self, x: Array, name: str = "x") -> Array:
         x = as_float_array(x, name)

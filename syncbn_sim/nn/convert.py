@@ -6,6 +6,7 @@ from functools import cache
 from typing import Any, TypeVar, cast
 
 from ..comm.base import Communicator
+from ..comm.serial import SerialCommunicator
 from ..errors import ArgumentError
 from .averaged_batch_norm import AveragedBatchNorm
 from .batch_norm import BatchNorm
@@ -54,19 +55,35 @@ def convert_sync_batchnorm(model: M, comm: Communicator) -> M:
 
 
 def revert_sync_batchnorm(model: M) -> M:
-    """Makes every SyncBatchNorm of `model` an ordinary BatchNorm (or the subclass it was) again, in place; returns the model."""
+    """Makes every SyncBatchNorm of `model` an ordinary BatchNorm (or the subclass it was) again, in place; returns the model.
+
+    A layer of your own subclass of SyncBatchNorm keeps its class, and so its methods; its statistics become those of this rank alone.
+    """
     for layer in model.modules():
-        if isinstance(layer, SyncBatchNorm):
-            layer.__class__ = _local(type(layer))  # type: ignore[assignment]
+        if not isinstance(layer, SyncBatchNorm):
+            continue
+        local: Any = BatchNorm if type(layer) is SyncBatchNorm else vars(type(layer)).get("converted_from")
+        if local is None:
+            layer.comm = SerialCommunicator()
+        else:
+            layer.__class__ = local
             del layer.comm
     return model
 
 
 @cache
 def _synchronised(kind: Any) -> type[SyncBatchNorm]:
-    return SyncBatchNorm if kind is BatchNorm else type(f"Sync{kind.__name__}", (SyncBatchNorm, kind), {})
+    if kind is BatchNorm:
+        return SyncBatchNorm
+    own = {"converted_from": kind, "__reduce_ex__": _reduced, "__module__": kind.__module__}
+    return type(f"Sync{kind.__name__}", (SyncBatchNorm, kind), own)
 
 
-def _local(kind: type[SyncBatchNorm]) -> type[BatchNorm]:
-    locals_ = (base for base in kind.__bases__ if issubclass(base, BatchNorm) and not issubclass(base, SyncBatchNorm))
-    return next(locals_, BatchNorm)
+def _reduced(layer: Any, protocol: int) -> tuple[Any, ...]:
+    """How to copy or pickle a layer whose class has no name to import it by: by the class it was made from."""
+    return _restored, (type(layer).converted_from,), layer.__getstate__()
+
+
+def _restored(kind: Any) -> SyncBatchNorm:
+    made = _synchronised(kind)
+    return made.__new__(made)

@@ -21,6 +21,7 @@ class LayerNorm(Module):
         normalized_shape: the trailing axes, e.g. 64 for (N, 64).
         eps: added to the variance.
         elementwise_affine: whether there are weight (1 at the start) and bias (0) of that shape.
+        bias: False: no bias beside the weight.
         dtype: of the parameters.
 
     Raises:
@@ -34,13 +35,14 @@ class LayerNorm(Module):
         normalized_shape: int | tuple[int, ...],
         eps: float = 1e-5,
         elementwise_affine: bool = True,
+        bias: bool = True,
         dtype: DTypeLike = np.float32,
     ) -> None:
         super().__init__()
         self.normalized_shape = (normalized_shape,) if isinstance(normalized_shape, int) else tuple(normalized_shape)
         self.eps = eps
         self.weight = Parameter(np.ones(self.normalized_shape), dtype) if elementwise_affine else None
-        self.bias = Parameter(np.zeros(self.normalized_shape), dtype) if elementwise_affine else None
+        self.bias = Parameter(np.zeros(self.normalized_shape), dtype) if elementwise_affine and bias else None
         self._axes = tuple(range(-len(self.normalized_shape), 0))
 
     def forward(self, x: Array, weights: object | None = None) -> Array:
@@ -54,17 +56,19 @@ class LayerNorm(Module):
                 do="normalized_shape is the shape of the trailing axes.",
             )
         x = zero_masked(x, weights, len(self._axes))
-        y, context = layer_norm(x, self._axes, self.eps, *(p.data if p else None for p in (self.weight, self.bias)))
-        self.push((context, weights, x.dtype))
+        # Copies, here and of the mask: whoever steps, or writes into them, does not change what this pass did.
+        weight = self.weight.data.copy() if self.weight else None
+        y, context = layer_norm(x, self._axes, self.eps, weight, self.bias.data if self.bias else None)
+        self.push((context, None if weights is None else np.array(weights), weight, x.dtype))
         return zero_masked(y.astype(x.dtype), weights, len(self._axes))
 
     def backward(self, dy: Array) -> Array:
         """Adds to the gradients of weight and bias, returns dx."""
-        context, weights, dtype = self.pop()
-        dx, d_weight, d_bias = layer_norm_backward(
-            zero_masked(dy, weights, len(self._axes)), context, self._axes, self.weight.data if self.weight else None
-        )
-        if self.weight and self.bias:
+        context, weights, weight, dtype = self.pop()
+        dy = zero_masked(as_float_array(dy, "dy"), weights, len(self._axes))
+        dx, d_weight, d_bias = layer_norm_backward(dy, context, self._axes, weight)
+        if self.weight:
             self.weight.add_grad(d_weight)
+        if self.bias:
             self.bias.add_grad(d_bias)
         return dx.astype(dtype)

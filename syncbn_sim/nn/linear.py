@@ -50,15 +50,19 @@ class Linear(Module):
                 do="Put a Flatten before it, or fix in_features.",
             )
         x = zero_masked(x, weights)
-        self.push((x, weights))
+        if self._keeps_contexts:
+            # Copies: whoever steps or writes into the weight, or uses the mask again, does not change what this pass did.
+            w = self._workspace.take(self.weight.data.shape, self.weight.data.dtype)
+            w[...] = self.weight.data
+            self.push((x, None if weights is None else np.array(weights), w))
         y = linear(x, self.weight.data, self.bias.data if self.bias else None, self._workspace)
         return zero_masked(y.astype(x.dtype, copy=False), weights)
 
     def backward(self, dy: Array) -> Array:
         """Adds to the gradients of W and b, returns dx."""
-        x, weights = self.pop()
-        dy = zero_masked(dy, weights)
-        dx, d_weight = linear_backward(dy, x, self.weight.data, self._workspace)
+        x, weights, w = self.pop()
+        dy = zero_masked(as_float_array(dy, "dy"), weights)
+        dx, d_weight = linear_backward(dy, x, w, self._workspace)
         self.weight.add_grad(d_weight)
         if self.bias:
             self.bias.add_grad(bias_backward(dy, self.bias.data))

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from ..arrays import Array, as_float_array, position_weights
-from ..errors import ContextError, DtypeError, ShapeError
+from ..arrays import Array, as_array, as_float_array, position_weights
+from ..errors import ArgumentError, ContextError, DtypeError, ShapeError
 from ..functional.losses import (
     binary_cross_entropy_with_logits,
     binary_cross_entropy_with_logits_backward,
@@ -33,11 +33,12 @@ class Loss:
             labels: (N,).
             weights: (N,) frequency weights; rows of weight 0 are never read.
         """
-        logits = as_float_array(logits, "logits")
+        logits, labels = as_float_array(logits, "logits"), as_array(labels, "labels").copy()
         w = None if weights is None else position_weights(weights, logits.shape[:1])
         if w is not None:
             logits = np.where((w > 0).reshape(-1, *[1] * (logits.ndim - 1)), logits, 0)
-            labels = np.where(w > 0, labels, np.zeros((), labels.dtype))
+            if labels.shape == w.shape:
+                labels = np.where(w > 0, labels, np.zeros((), labels.dtype))
         self.check(logits, labels)
         losses, probabilities = self.values(logits, labels)
         self._context = (probabilities, labels, w, logits.dtype)
@@ -75,32 +76,83 @@ class Loss:
         raise NotImplementedError
 
 
+def check_classes(subject: str, logits: Array, labels: Array) -> None:
+    """Makes sure of logits (N, K) and integer labels (N,) in 0..K-1.
+
+    Raises:
+        ShapeError: wrong shapes, or a label outside.
+        DtypeError: labels that are no integers.
+    """
+    if logits.ndim != 2 or labels.shape != logits.shape[:1]:
+        raise ShapeError(
+            subject,
+            got=f"logits {logits.shape}, labels {labels.shape}",
+            expected="(N, K) and (N,)",
+            do="One label a row.",
+        )
+    if labels.dtype.kind not in "iu":
+        raise DtypeError(
+            "labels",
+            got=f"dtype {labels.dtype}",
+            expected="integers",
+            do="Convert them first: labels.astype(np.int64).",
+        )
+    if labels.size and (labels.min() < 0 or labels.max() >= logits.shape[1]):
+        raise ShapeError(
+            "labels",
+            got=f"values from {labels.min()} to {labels.max()}",
+            expected=f"0 to {logits.shape[1] - 1}",
+            do="Number the classes from 0, or widen the last layer.",
+        )
+
+
+def check_numbers(subject: str, outputs: Array, labels: Array) -> None:
+    """Makes sure of outputs (N,) or (N, 1) and finite numbers (N,) as labels.
+
+    Raises:
+        ShapeError: wrong shapes.
+        DtypeError: labels that are no numbers.
+        ArgumentError: a label that is not finite.
+    """
+    if labels.ndim != 1 or outputs.shape not in (labels.shape, (*labels.shape, 1)):
+        raise ShapeError(
+            subject,
+            got=f"outputs {outputs.shape}, labels {labels.shape}",
+            expected="(N,) or (N, 1), and (N,)",
+            do="One label a row, and one output.",
+        )
+    if labels.dtype.kind not in "fiub":
+        raise DtypeError("labels", got=f"dtype {labels.dtype}", expected="numbers", do="Pass floats or integers.")
+    if not np.isfinite(labels).all():
+        raise ArgumentError(
+            "labels",
+            got=f"{np.count_nonzero(~np.isfinite(labels))} that are NaN or infinite",
+            expected="finite numbers",
+            do="Leave those rows out, or give them weight 0 in the loss.",
+        )
+
+
+def check_probabilities(subject: str, outputs: Array, labels: Array) -> None:
+    """`check_numbers`, and labels in [0, 1].
+
+    Raises: what `check_numbers` raises, and ShapeError for a label outside.
+    """
+    check_numbers(subject, outputs, labels)
+    if labels.size and not (labels.min() >= 0 and labels.max() <= 1):
+        raise ShapeError(
+            "labels",
+            got=f"values from {labels.min()} to {labels.max()}",
+            expected="0 to 1",
+            do="Code the classes as 0 and 1.",
+        )
+
+
 class CrossEntropyLoss(Loss):
     """Softmax cross-entropy: logits (N, K), integer labels (N,) in 0..K-1."""
 
     def check(self, logits: Array, labels: Array) -> None:
-        """Refuses non-integer labels, labels outside 0..K-1 and wrong shapes."""
-        if logits.ndim != 2 or labels.shape != logits.shape[:1]:
-            raise ShapeError(
-                "cross-entropy",
-                got=f"logits {logits.shape}, labels {labels.shape}",
-                expected="(N, K) and (N,)",
-                do="One label a row.",
-            )
-        if labels.dtype.kind not in "iu":
-            raise DtypeError(
-                "labels",
-                got=f"dtype {labels.dtype}",
-                expected="integers",
-                do="Convert them first: labels.astype(np.int64).",
-            )
-        if labels.size and (labels.min() < 0 or labels.max() >= logits.shape[1]):
-            raise ShapeError(
-                "labels",
-                got=f"values from {labels.min()} to {labels.max()}",
-                expected=f"0 to {logits.shape[1] - 1}",
-                do="Number the classes from 0, or widen the last layer.",
-            )
+        """See `check_classes`."""
+        check_classes("cross-entropy", logits, labels)
 
     values = staticmethod(softmax_cross_entropy)
     gradients = staticmethod(softmax_cross_entropy_backward)
@@ -110,21 +162,8 @@ class BCEWithLogitsLoss(Loss):
     """Binary cross-entropy on logits: logits (N,) or (N, 1), labels (N,) in [0, 1]."""
 
     def check(self, logits: Array, labels: Array) -> None:
-        """Refuses wrong shapes and labels outside [0, 1]."""
-        if logits.shape not in (labels.shape, (*labels.shape, 1)) or labels.ndim != 1:
-            raise ShapeError(
-                "binary cross-entropy",
-                got=f"logits {logits.shape}, labels {labels.shape}",
-                expected="(N,) or (N, 1), and (N,)",
-                do="One logit and one label a row.",
-            )
-        if labels.size and not (labels.min() >= 0 and labels.max() <= 1):
-            raise ShapeError(
-                "labels",
-                got=f"values from {labels.min()} to {labels.max()}",
-                expected="0 to 1",
-                do="Code the classes as 0 and 1.",
-            )
+        """See `check_probabilities`."""
+        check_probabilities("binary cross-entropy", logits, labels)
 
     def values(self, logits: Array, labels: Array) -> tuple[Array, Array]:
         """Losses and probabilities; the latter keep the logits' shape."""
@@ -137,21 +176,15 @@ class BCEWithLogitsLoss(Loss):
 
 
 class MSELoss(Loss):
-    """Squared error: predictions (N,) or (N, 1), numeric labels (N,)."""
+    """Squared error: predictions (N,) or (N, 1), finite labels (N,)."""
 
     def check(self, logits: Array, labels: Array) -> None:
-        """Refuses wrong shapes."""
-        if logits.shape not in (labels.shape, (*labels.shape, 1)) or labels.ndim != 1:
-            raise ShapeError(
-                "squared error",
-                got=f"predictions {logits.shape}, labels {labels.shape}",
-                expected="(N,) or (N, 1), and (N,)",
-                do="One prediction and one label a row.",
-            )
+        """See `check_numbers`."""
+        check_numbers("squared error", logits, labels)
 
     def values(self, logits: Array, labels: Array) -> tuple[Array, Array]:
-        """Losses, and the predictions, which is all that the gradient needs."""
-        return squared_error(logits.reshape(-1), labels), logits
+        """Losses, and a copy of the predictions, which is all that the gradient needs."""
+        return squared_error(logits.reshape(-1), labels), logits.copy()
 
     def gradients(self, probabilities: Array, labels: Array) -> Array:
         """2 (z - y) in the predictions' shape."""

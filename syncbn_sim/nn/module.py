@@ -9,8 +9,8 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ..arrays import Array, parameter_dtype
-from ..errors import ContextError, StateDictError
+from ..arrays import Array, as_array, parameter_dtype
+from ..errors import ArgumentError, ContextError, StateDictError
 from ..workspace import Workspace
 
 
@@ -110,6 +110,7 @@ class Module:
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """This module ("") and all below it, by dotted name; a module used twice comes once, under its first name."""
+        _check_nothing_hidden(self)
         seen: set[int] = set()
         for name, module in self._named_places(prefix):
             if id(module) not in seen:
@@ -133,7 +134,13 @@ class Module:
                 waiting[:0] = [child for _, child in module.named_children()]
 
     def parameters(self) -> list[Parameter]:
-        """All parameters below this module, each once, in a fixed order."""
+        """All parameters below this module, each once, in a fixed order.
+
+        Raises:
+            ArgumentError: a module or parameter stands in a plain list, tuple or dict, where nobody finds it. (So do `train`,
+                `eval`, `named_modules`, `state_dict` and `load_state_dict`.)
+        """
+        _check_nothing_hidden(self)
         found = {}
         for module in self.modules():
             found.update({id(value): value for value in vars(module).values() if isinstance(value, Parameter)})
@@ -148,6 +155,7 @@ class Module:
 
     def train(self, mode: bool = True) -> Self:
         """Training mode for this module and all below it; returns itself."""
+        _check_nothing_hidden(self)
         for module in self.modules():
             module.training = mode
         return self
@@ -163,33 +171,29 @@ class Module:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Copies the arrays of a state dict into this module, keeping this module's dtypes. Nothing is changed on an error.
 
+        As in PyTorch, an entry without axes may come with one of length 1, and `num_batches_tracked`, which old files do not have, may
+        be missing: this module's stays.
+
         Raises:
-            StateDictError: names are missing or unknown, or a shape differs.
+            StateDictError: names are missing or unknown, a shape differs, or an entry is not numbers (a count: a whole number >= 0).
         """
-        entries = list(self._state())
-        expected = {key for key, _, _ in entries}
-        missing, unknown = sorted(expected - set(state)), sorted(set(state) - expected)
+        entries = {key: (get, put) for key, get, put in self._state()}
+        missing = sorted(key for key in entries if key not in state and key.split(".")[-1] != "num_batches_tracked")
+        unknown = sorted((key for key in state if key not in entries), key=str)
         if missing or unknown:
             raise StateDictError(
                 "state_dict",
                 got=f"missing {missing}, unknown {unknown}",
-                expected=f"exactly the names {sorted(expected)}",
+                expected=f"exactly the names {sorted(entries)}",
                 do="Load it into a model of the same structure.",
             )
-        for key, get, _ in entries:
-            if np.shape(state[key]) != get().shape:
-                raise StateDictError(
-                    f"state_dict[{key!r}]",
-                    got=f"shape {np.shape(state[key])}",
-                    expected=str(get().shape),
-                    do="Load it into a model of the same sizes.",
-                )
-        converted = [(put, np.array(state[key], dtype=get().dtype)) for key, get, put in entries]
+        converted = [(put, _entry(key, state[key], get())) for key, (get, put) in entries.items() if key in state]
         for put, array in converted:
             put(array)
 
     def _state(self) -> Iterator[tuple[str, Any, Any]]:
         """(dotted name, read, write) of every parameter and buffer."""
+        _check_nothing_hidden(self)
         for prefix, module in self._named_places():
             dotted = f"{prefix}." if prefix else ""
             for name, value in list(vars(module).items()):
@@ -201,6 +205,46 @@ class Module:
                         (lambda m=module, n=name: getattr(m, n)),
                         (lambda a, m=module, n=name: setattr(m, n, a)),
                     )
+
+
+def _check_nothing_hidden(model: Module) -> None:
+    """Makes sure that no module or parameter stands in a plain container only: it would not train, be saved or change its mode."""
+    found = {id(each) for module in model.modules() for each in (module, *vars(module).values())}
+    for module in model.modules():
+        for name, value in vars(module).items():
+            inside = value.values() if isinstance(value, dict) else value
+            if name == "_contexts" or not isinstance(value, (list, tuple, dict)):
+                continue
+            hidden = [each for each in inside if isinstance(each, (Module, Parameter)) and id(each) not in found]
+            if hidden:
+                raise ArgumentError(
+                    f"{type(module).__name__}.{name}",
+                    got=f"a {type(value).__name__} that holds a {type(hidden[0]).__name__}",
+                    expected="modules and parameters as attributes, or modules in nn.Sequential",
+                    do=f"Write self.{name} = nn.Sequential(*...), or make each an attribute: in a {type(value).__name__} it is not found.",
+                )
+
+
+def _entry(key: str, given: Any, own: Array) -> Array:
+    """An entry of a state dict as a new array of `own`'s shape and dtype."""
+    subject, counts = f"state_dict[{key!r}]", own.dtype.kind == "i"
+    try:
+        array = as_array(given, subject)
+    except (ValueError, TypeError):  # rows of different lengths, a masked array
+        array = np.array(None)
+    numbers = array.dtype.kind in "fiub"
+    if not numbers or (counts and not np.all(np.isfinite(array) & (array >= 0) & (array == np.floor(array)))):
+        raise StateDictError(
+            subject,
+            got=repr(given)[:60],
+            expected="whole numbers >= 0" if counts else "numbers",
+            do="Pass what state_dict() returned, or PyTorch's with each tensor's .numpy().",
+        )
+    if array.shape != own.shape and not (array.shape == (1,) and own.shape == ()):
+        raise StateDictError(
+            subject, got=f"shape {array.shape}", expected=str(own.shape), do="Load it into a model of the same sizes."
+        )
+    return array.reshape(own.shape).astype(own.dtype)
 
 
 def clear_contexts(model: Module) -> None:

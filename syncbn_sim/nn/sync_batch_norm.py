@@ -11,6 +11,8 @@ from ..functional.batch_norm import BackwardSums
 from ..stats.moments import Moments
 from .batch_norm import BatchNorm, Statistics
 
+FAR = 1e8  # mean^2 / variance at which sums of squares around 0 have lost half of the variance's digits
+
 
 class SyncBatchNorm(BatchNorm):
     """BatchNorm whose batch is the union of the batches of all ranks of `comm`.
@@ -21,7 +23,7 @@ class SyncBatchNorm(BatchNorm):
 
     Talks, in training only: one all-reduce of 2 C + 1 float64 forward, one of 2 C backward. Every rank takes part, with any number
     of rows, none included. Exact for uneven, empty, weighted and masked ranks; for a group of ranks pass `comm.split(...)`.
-    In evaluation it talks to nobody.
+    In evaluation it talks to nobody. (Raw timestamps and the like, with |mean| > 10,000 sqrt(var + eps), take two forward.)
 
     Args: those of BatchNorm, and comm, the ranks to share statistics with (default: this rank alone).
 
@@ -45,7 +47,13 @@ class SyncBatchNorm(BatchNorm):
     def batch_statistics(self, local: Moments) -> Statistics:
         """The statistics of the union: moments add, so one all-reduce of their sum is exact."""
         packed = local.pack()
-        return self.statistics_of(Moments.unpack(self.comm.allreduce(packed, out=packed)))
+        union = self.statistics_of(Moments.unpack(self.comm.allreduce(packed, out=packed)))
+        if np.count_nonzero(union.mean * union.mean > FAR * (union.var + self.eps)):
+            # Every rank knows this now, and knows the mean: the same once more, around it.
+            packed = local.around(union.mean).pack()
+            moments = Moments.unpack(self.comm.allreduce(packed, out=packed)).around(-union.mean)
+            union = self.statistics_of(moments)
+        return union
 
     def sum_backward(self, local: BackwardSums) -> BackwardSums:
         """The adjoint of a sum over ranks is a sum over ranks."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -23,9 +24,12 @@ class Optimizer:
     """
 
     def __init__(self, parameters: Sequence[Parameter], lr: float) -> None:
-        if not lr > 0:
+        if not 0 <= lr < math.inf:
             raise ArgumentError(
-                "lr", got=lr, expected="a number above 0", do="1e-3 is a usual start for Adam, 1e-1 for SGD."
+                "lr",
+                got=lr,
+                expected="a finite number, 0 or above",
+                do="1e-3 is a usual start for Adam, 1e-1 for SGD; 0 moves nothing.",
             )
         self.parameters = list(parameters)
         if not self.parameters:

@@ -10,6 +10,9 @@ import numpy as np
 from ..arrays import Array, as_float_array, position_weights
 from ..errors import CountError, ShapeError
 
+SHARES = "Weights are counts: if yours are shares that sum to 1, multiply them by the number of rows."
+ONE = 1.001  # weights that sum to 1 may miss it by rounding, float16 ones by half as much; n / (n - 1) would make 1e15 of that
+
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Moments:
@@ -24,19 +27,21 @@ class Moments:
         total_sq: sum(w x^2), same shape.
         deviation_sq: sum(w (x - mean)^2), known of a batch that was measured as a whole; it stays accurate where
             total_sq - n mean^2 no longer is. It does not add, so it does not travel.
+        centre: the mean as measured, known with it: total / n may miss it by the last digit.
     """
 
     count: float
     total: Array
     total_sq: Array
     deviation_sq: Array | None = None
+    centre: Array | None = None
 
     @classmethod
     def of(cls, x: object, axes: int | tuple[int, ...] | None = None, weights: object | None = None) -> Moments:
         """Computes the moments of `x` over `axes`.
 
         The local mean and M2 = sum((x - mean)^2) come from two passes in float64; only then
-        total = n mean and total_sq = M2 + n mean^2 are formed. Adding raw squares in the data's
+        total = n mean and total_sq = M2 + n mean^2 are formed (`about`). Adding raw squares in the data's
         own precision would lose the variance as soon as |mean| is far above the spread.
 
         Args:
@@ -73,16 +78,29 @@ class Moments:
         deviation = x - mean
         slip = weighted_sum(deviation)  # 0 in exact arithmetic: what rounding of the mean left over
         m2 = weighted_sum(deviation * deviation) - slip * slip / count
-        mean = mean + slip / count
-        return cls(count, (count * mean).reshape(kept), (m2 + count * mean * mean).reshape(kept), m2.reshape(kept))
+        return cls.about((mean + slip / count).reshape(kept), m2.reshape(kept), count)
+
+    @classmethod
+    def about(cls, mean: Array, deviation_sq: Array, count: float) -> Moments:
+        """The moments of a batch of this mean: total = n mean, total_sq = sum((x - mean)^2) + n mean^2."""
+        total = count * mean
+        return cls(count, total, deviation_sq + total * mean, deviation_sq, mean)
 
     def __add__(self, other: Moments) -> Moments:
         """The moments of both batches together."""
         return Moments(self.count + other.count, self.total + other.total, self.total_sq + other.total_sq)
 
+    def around(self, shift: Array) -> Moments:
+        """The moments of x - shift.
+
+        They add up like any, as long as all are around one shift; where it is near the mean of the union, the digits that
+        total_sq - n mean^2 would lose are never at stake. `around(-shift)` leads back.
+        """
+        return Moments.about(self.mean - shift, self.count * self.var(), self.count) if self.count else self
+
     @property
     def mean(self) -> Array:
-        """Total / count.
+        """Total / count, or as it was measured.
 
         Raises:
             CountError: the batch is empty.
@@ -94,7 +112,7 @@ class Moments:
                 expected="at least one position",
                 do="An empty batch has no mean: check .count first.",
             )
-        return self.total / self.count
+        return self.total / self.count if self.centre is None else self.centre
 
     def var(self, unbiased: bool = False) -> Array:
         """The variance: total_sq / n - mean^2, times n / (n - 1) if `unbiased`.
@@ -103,7 +121,7 @@ class Moments:
         whole does not depend on the mean.
 
         Raises:
-            CountError: the count is 0, or not above 1 for the unbiased variance.
+            CountError: the count is 0, or not above 1 (beyond rounding) for the unbiased variance.
         """
         if self.deviation_sq is not None and self.count > 0:
             biased = np.maximum(self.deviation_sq / self.count, 0.0)
@@ -112,12 +130,12 @@ class Moments:
             biased = np.maximum(self.total_sq / self.count - mean * mean, 0.0)
         if not unbiased:
             return biased
-        if self.count <= 1:
+        if self.count <= ONE:
             raise CountError(
                 "Moments.var(unbiased=True)",
                 got=f"count {self.count:g}",
                 expected="a count above 1",
-                do="One position has no spread to estimate: use more rows, or the biased variance.",
+                do="One position has no spread to estimate: use more rows, or the biased variance. " + SHARES,
             )
         return biased * (self.count / (self.count - 1))
 

@@ -14,16 +14,16 @@ from ..errors import ArgumentError
 
 
 def check_momentum(momentum: float | None) -> None:
-    """Refuses a momentum outside (0, 1]; None asks for the cumulative average.
+    """Refuses a momentum outside [0, 1]; None asks for the cumulative average, 0 keeps the running value as it is.
 
     Raises:
-        ArgumentError: 0, negative or above 1.
+        ArgumentError: negative, above 1 or NaN.
     """
-    if momentum is not None and not 0 < momentum <= 1:
+    if momentum is not None and not 0 <= momentum <= 1:
         raise ArgumentError(
             "momentum",
             got=momentum,
-            expected="a number in (0, 1], or None for the cumulative average",
+            expected="a number from 0 to 1, or None for the cumulative average",
             do="It is the weight of the new value: 0.1 here is what Keras calls 0.9.",
         )
 
@@ -42,14 +42,16 @@ def updated(old: Array, new: Array, momentum: float | None, batches: int) -> Arr
 
 
 def window(momentum: float) -> float:
-    """Number of equally weighted batches whose mean has the same variance: (2 - a) / a."""
+    """Number of equally weighted batches whose mean has the same variance: (2 - a) / a; infinite for a = 0."""
     check_momentum(momentum)
-    return (2.0 - momentum) / momentum
+    return (2.0 - momentum) / momentum if momentum else math.inf
 
 
 def half_life(momentum: float) -> float:
-    """Batches after which a value's weight has halved: ln(1/2) / ln(1 - a)."""
+    """Batches after which a value's weight has halved: ln(1/2) / ln(1 - a); infinite for a = 0."""
     check_momentum(momentum)
+    if momentum == 0:
+        return math.inf
     return 0.0 if momentum == 1 else math.log(0.5) / math.log1p(-momentum)
 
 
@@ -63,9 +65,13 @@ def debias(value: Array, initial: float, momentum: float, batches: int) -> Array
     """Takes the initial value out: (value - (1 - a)^t initial) / (1 - (1 - a)^t). Kingma & Ba (2015), section 3.
 
     Raises:
-        ArgumentError: no batch has been seen, so nothing but the initial value is there.
+        ArgumentError: no batch has been seen, or none has counted (a = 0), so nothing but the initial value is there.
     """
     if batches < 1:
         raise ArgumentError("batches", got=batches, expected="at least 1", do="Average a batch first.")
     left = initial_weight(momentum, batches)
+    if left == 1:
+        raise ArgumentError(
+            "momentum", got=momentum, expected="a number above 0", do="With 0 no batch has moved the running value."
+        )
     return (value - left * initial) / (1.0 - left)

@@ -1,30 +1,42 @@
-"""Metrics of all ranks together: each takes this rank's rows and returns the same number everywhere."""
+"""Metrics of all ranks together: each takes this rank's rows and returns the same number everywhere.
+
+Outputs and labels are checked as the losses check them; labels of two classes must be 0 and 1. Outputs need not be finite: a
+net that has diverged has metrics too.
+"""
 
 from __future__ import annotations
 
 import numpy as np
 
-from ..arrays import Array
+from ..arrays import Array, as_array, as_float_array
 from ..comm.base import Communicator
-from ..errors import CountError, ShapeError
+from ..errors import ArgumentError, CountError
 from ..functional.losses import binary_cross_entropy_with_logits
+from ..nn.losses import check_classes, check_numbers
 
 
 def accuracy(logits: Array, labels: Array, comm: Communicator) -> float:
     """Share of rows whose largest logit is the label's (never where a logit is not finite). Talks: one all-reduce of 2 float64.
 
+    Args:
+        logits: (N, K).
+        labels: (N,) integers in 0..K-1.
+        comm: the ranks.
+
     Raises:
         CountError: no rank has a row.
     """
-    _check_shapes(logits, labels)
+    logits, labels = as_float_array(logits, "logits"), as_array(labels, "labels")
+    if logits.size or labels.size:  # a rank without rows need not know what its rows would be
+        check_classes("accuracy", logits, labels)
     right = (logits.argmax(axis=1) == labels) & np.isfinite(logits).all(axis=1) if len(labels) else np.zeros(0)
     return _ratio(comm.allreduce(np.array([right.sum(), len(labels)], np.float64)), "accuracy")
 
 
 def log_loss(logits: Array, labels: Array, comm: Communicator) -> float:
-    """Mean binary cross-entropy in nats. Talks: one all-reduce of 2 float64."""
-    _check_shapes(logits, labels)
-    losses, _ = binary_cross_entropy_with_logits(logits.reshape(-1), labels)
+    """Mean binary cross-entropy in nats of logits (N,) or (N, 1), labels (N,) 0 or 1. Talks: one all-reduce of 2 float64."""
+    logits, labels = _two_classes("log loss", logits, labels)
+    losses, _ = binary_cross_entropy_with_logits(logits, labels)
     return _ratio(comm.allreduce(np.array([losses.sum(), float(len(labels))])), "log loss")
 
 
@@ -33,7 +45,8 @@ def normalised_entropy(logits: Array, labels: Array, comm: Communicator) -> floa
 
     Talks: two all-reduces of 2 float64.
     """
-    rate = _ratio(comm.allreduce(np.array([labels.sum(), float(len(labels))])), "normalised entropy")
+    logits, labels = _two_classes("normalised entropy", logits, labels)
+    rate = _ratio(comm.allreduce(np.array([labels.sum(dtype=np.float64), float(len(labels))])), "normalised entropy")
     if not 0 < rate < 1:
         raise CountError(
             "normalised entropy",
@@ -55,8 +68,8 @@ def auc(scores: Array, labels: Array, comm: Communicator) -> float:
     Raises:
         CountError: one of the classes is missing.
     """
-    _check_shapes(scores, labels)
-    pooled = np.concatenate(comm.allgather(np.stack([scores.reshape(-1), labels], axis=1).astype(np.float64)))
+    scores, labels = _two_classes("AUC", scores, labels)
+    pooled = np.concatenate(comm.allgather(np.stack([scores, labels], axis=1).astype(np.float64)))
     # The sort is the expensive part; where ranks share cores, R copies of it would take R times as long.
     positives, rows = float((pooled[:, 1] > 0.5).sum()), len(pooled)
     if not 0 < positives < rows:
@@ -77,11 +90,17 @@ def _pooled_auc(scores: Array, labels: Array) -> float:
 
 
 def r_squared(predictions: Array, labels: Array, comm: Communicator) -> float:
-    """1 - sum (y - z)^2 / sum (y - mean(y))^2 over all ranks. Talks: one all-reduce of a mean's 2, one of 2 float64.
+    """1 - sum (y - z)^2 / sum (y - mean(y))^2 over all ranks; z (N,) or (N, 1), y (N,).
+
+    Talks: one all-reduce of a mean's 2, one of 2 float64.
 
     Raises:
         CountError: no rank has a row, or all labels are equal.
     """
+    predictions, labels = as_float_array(predictions, "predictions"), as_array(labels, "labels")
+    if predictions.size or labels.size:
+        check_numbers("R^2", predictions, labels)
+    predictions, labels = predictions.astype(np.float64), labels.astype(np.float64)
     mean = _ratio(comm.allreduce(np.array([labels.sum(), float(len(labels))])), "R^2")
     residual, spread = ((labels - predictions.reshape(-1)) ** 2).sum(), ((labels - mean) ** 2).sum()
     residual, spread = comm.allreduce(np.array([residual, spread], np.float64))
@@ -92,14 +111,20 @@ def r_squared(predictions: Array, labels: Array, comm: Communicator) -> float:
     return float(1.0 - residual / spread)
 
 
-def _check_shapes(outputs: Array, labels: Array) -> None:
-    if labels.ndim != 1 or outputs.shape[:1] != labels.shape:
-        raise ShapeError(
-            "metric",
-            got=f"outputs {outputs.shape}, labels {labels.shape}",
-            expected="(N, ...) and (N,)",
-            do="One label a row.",
+def _two_classes(subject: str, outputs: Array, labels: Array) -> tuple[Array, Array]:
+    """Outputs (N,) or (N, 1) and labels (N,) in {0, 1}, both as (N,)."""
+    outputs, labels = as_float_array(outputs, "outputs"), as_array(labels, "labels")
+    if outputs.size or labels.size:
+        check_numbers(subject, outputs, labels)
+    wrong = labels[(labels != 0) & (labels != 1)]
+    if wrong.size:
+        raise ArgumentError(
+            f"labels of {subject}",
+            got=f"{wrong.size} that are neither 0 nor 1, the first {wrong[0]}",
+            expected="0 and 1",
+            do="Code the classes as 0 and 1.",
         )
+    return outputs.reshape(-1), labels.reshape(-1)
 
 
 def _ratio(sums: Array, name: str) -> float:
