@@ -57,8 +57,8 @@ def revert_sync_batchnorm(model: M) -> M:
     """Makes every SyncBatchNorm of `model` an ordinary BatchNorm (or the subclass it was) again, in place; returns the model."""
     for layer in model.modules():
         if isinstance(layer, SyncBatchNorm):
-            layer.__class__ = _local(type(layer))  # type: ignore[assignment]
             del layer.comm
+            layer.__class__ = _local(type(layer))  # type: ignore[assignment]
     return model
 
 

@@ -10,9 +10,10 @@ from ..comm.serial import SerialCommunicator
 from ..functional.batch_norm import BackwardSums
 from ..stats.moments import Moments
 from .batch_norm import BatchNorm, Statistics
+from .talker import Talker
 
 
-class SyncBatchNorm(BatchNorm):
+class SyncBatchNorm(Talker, BatchNorm):
     """BatchNorm whose batch is the union of the batches of all ranks of `comm`.
 
     Forward: y = weight (x - mean) / sqrt(var + eps) + bias with the mean and variance over all ranks, from the sums of
@@ -40,14 +41,16 @@ class SyncBatchNorm(BatchNorm):
         comm: Communicator | None = None,
     ) -> None:
         super().__init__(num_features, eps, momentum, affine, track_running_stats, dtype, channel_axis)
-        self.comm: Communicator = comm or SerialCommunicator()
+        self.comm = comm or SerialCommunicator()
 
     def batch_statistics(self, local: Moments) -> Statistics:
         """The statistics of the union: moments add, so one all-reduce of their sum is exact."""
         packed = local.pack()
-        return self.statistics_of(Moments.unpack(self.comm.allreduce(packed, out=packed)))
+        with self.speaks:
+            return self.statistics_of(Moments.unpack(self.comm.allreduce(packed, out=packed)))
 
     def sum_backward(self, local: BackwardSums) -> BackwardSums:
         """The adjoint of a sum over ranks is a sum over ranks."""
         packed = local.pack()
-        return BackwardSums.unpack(self.comm.allreduce(packed, out=packed))
+        with self.speaks:
+            return BackwardSums.unpack(self.comm.allreduce(packed, out=packed))
