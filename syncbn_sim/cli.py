@@ -15,8 +15,11 @@ from .cluster.step_cost import WIRE_FORMATS, step_cost, where_all_gather_loses
 from .data.own_log import Source, read_log
 from .errors import ArgumentError, SyncBNError
 from .experiments.inspect_log import inspect
+from .report.files import check_writable, write_figure
 from .report.progress import reading
 from .report.text import cluster_table, inspection_table
+
+MOST_DRAWN = 64  # ranks
 
 
 def main() -> None:
@@ -32,6 +35,7 @@ def main() -> None:
                 "schedules": schedules,
                 "version": version,
             },
+            prog="syncbn-sim",
             description="Look inside batch normalisation over ranks.",
         )
     except KeyboardInterrupt:
@@ -96,6 +100,7 @@ def cluster(
         compute_ms: milliseconds that one device computes in a step.
         figure: where to draw the shares (PNG).
     """
+    check_writable(Path(figure).parent, "figure")
     chosen, channels = link_named(link), network_named(model)
     counts = [_whole(text, "devices") for part in devices for text in part.split(",") if text]
     costs = {wire: {p: step_cost(channels, p, chosen, wire) for p in counts} for wire in WIRE_FORMATS}
@@ -120,7 +125,7 @@ def cluster(
         f"A step on {counts[-1]:,} devices takes {by_path[0]:.4g} ms with talk on the critical path, {by_path[1]:.4g} ms if all of it"
     )
     print("overlapped with computing (a layer needs its statistics at once, so little of it can).")
-    Path(figure).write_bytes(png)
+    write_figure(Path(figure), png)
     print(f"Drawn: {figure}")
 
 
@@ -128,7 +133,7 @@ def schedules(ranks: int = 8, elements: int = 129, out: str = ".") -> None:
     """Draws the messages of an all-reduce by each of the five schedules, as recorded, and counts them.
 
     Args:
-        ranks: how many.
+        ranks: how many, 64 at most: the ring's arrows grow with their square.
         elements: float64 numbers in the array.
         out: folder for the five PNGs.
     """
@@ -136,11 +141,18 @@ def schedules(ranks: int = 8, elements: int = 129, out: str = ".") -> None:
     from .report.plots import space_time
 
     _whole(ranks, "ranks")
+    _whole(elements, "elements")
+    if ranks > MOST_DRAWN:
+        raise ArgumentError(
+            "ranks", got=ranks, expected=f"at most {MOST_DRAWN}, of which a picture still shows something",
+            do="comm.schedules.cost(name, ranks, bytes) counts for any number, at once.",
+        )  # fmt: skip
+    check_writable(Path(out), "out")
     print(f"All-reduce of {elements} float64 between {ranks} ranks:")
     for name in SCHEDULES:
         promised, sent = cost(name, ranks, 8 * elements), record(name, ranks, np.ones(elements))
         print(f"  {name}: {promised.rounds} rounds, {len(sent)} messages, {sum(m.bytes for m in sent):,} bytes")
-        (Path(out) / f"{name}-{ranks}.png").write_bytes(space_time(name, ranks, elements))
+        write_figure(Path(out) / f"{name}-{ranks}.png", space_time(name, ranks, elements))
     print(f"Drawn: {Path(out) / f'<schedule>-{ranks}.png'}")
 
 
@@ -189,9 +201,7 @@ def _whole(value: str | int, name: str) -> int:
     except ValueError:
         number = 0
     if number < 1:
-        raise ArgumentError(
-            name, got=value, expected="whole numbers of at least 1", do="For example --devices 8,64,512."
-        )
+        raise ArgumentError(name, got=value, expected="whole numbers of at least 1", do=f"For example --{name} 8.")
     return number
 
 

@@ -274,7 +274,7 @@ def test_job_leaves_no_memory_and_no_folder_behind(end: str, tmp_path: Path) -> 
 {CROWDED}{LEFT}
 def main(comm):
     group = comm.split(0)
-    os.write(1, f"{*left(), os.listdir(os.environ['TMPDIR'])}\\n".encode())
+    os.write(1, str((*left(), os.listdir(os.environ["TMPDIR"]))).encode())
     comm.barrier()
     if comm.rank == 1:
         time.sleep(0.2)

@@ -48,6 +48,10 @@ def launch(
         checked: over MPI, compare every collective over the ranks first and name a mismatch; off for
             benchmarks, where a watchdog still ends a hung job. Threads always check.
 
+    A hung job over MPI is ended by a watchdog (SYNCBN_SIM_WATCHDOG: after how many seconds). On ranks in one process nothing can
+    wait for ever but for a rank that computes for ever, which nobody ends but you: Ctrl-C shows where it is. A watchdog there would
+    end whoever stops in a debugger, or reads data for long.
+
     Returns:
         The results by rank; over MPI on rank 0 only, None elsewhere.
 
