@@ -138,7 +138,7 @@ print("fine", flush=True)
 
 @pytest.mark.parametrize("crowded", [True, False])
 @pytest.mark.parametrize(
-    "call", ["allreduce(np.ones(2))", "allgather(np.ones(2))", "bcast(3)", "split(0)", "barrier()"]
+    "call", ["allreduce(np.ones(2))", "allgather(np.ones(2))", "bcast(3, 1)", "split(0)", "barrier()"]
 )
 def test_watchdog_hears_in_the_first_call_of_a_group(call: str, crowded: bool, tmp_path: Path) -> None:
     """Where a group opens its meeting, and where mpi4py pickles."""
@@ -147,15 +147,16 @@ from syncbn_sim.comm import mpi
 mpi.crowd_one_machine = lambda comm: {crowded}
 def main(comm):
     group = comm.split(0)
-    if comm.rank == 0:
-        comm.recv(1, tag=9)
+    if comm.rank == 1:
+        comm.recv(0, tag=9)
     group.{call}
 launch(main, checked=False)
 """
-    done = timed_mpi(2, body, tmp_path, seconds=15, SYNCBN_SIM_WATCHDOG="1")
+    done = timed_mpi(3, body, tmp_path, seconds=15, SYNCBN_SIM_WATCHDOG="1")
     assert done.returncode != 0
-    assert f"rank 1: waiting for 1 s in {call.partition('(')[0]}" in done.stderr
-    assert "rank 0: waiting for 1 s in recv from rank 1, tag 9" in done.stderr
+    assert "rank 1: waiting for 1 s in recv from rank 0, tag 9" in done.stderr
+    for rank in (0, 2):
+        assert f"rank {rank}: waiting for 1 s in {call.partition('(')[0]}" in done.stderr
 
 
 @pytest.mark.parametrize("crowded", [True, False])
