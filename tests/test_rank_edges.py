@@ -15,7 +15,8 @@ from test_failures import CROWDED, PREAMBLE, timed_mpi
 
 from syncbn_sim import nn
 from syncbn_sim.comm import launch
-from syncbn_sim.comm.board import Board
+from syncbn_sim.comm.board import _DEPTH, _NOTICE, Board
+from syncbn_sim.comm.calls import Call
 from syncbn_sim.errors import CollectiveMismatchError, CommunicatorError, LaunchError, RankAbortedError
 
 IMPATIENT = {"seconds": 15.0, "SYNCBN_SIM_WATCHDOG": "3"}
@@ -112,9 +113,25 @@ def test_ranks_are_stuck_only_if_seen_in_the_same_calls_twice() -> None:
     assert not any(one.all_stuck(5) for _ in range(9))  # the other one has not looked again: what it said may be old
     assert not other.all_stuck(8)  # and it was
     assert not any(board.all_stuck(call) for _ in range(9) for board, call in ((one, 5), (other, 0)))
+    assert not any(board.all_stuck(call) for new in range(9) for board, call in ((one, 5), (other, 20 + new)))
     found = [board.all_stuck(call) for _ in range(5) for board, call in ((one, 5), (other, 9))]
     assert not any(found[:6])
     assert found[-2:] == [True, True]
+
+
+def test_who_is_absent_has_not_announced_that_call() -> None:
+    notices = np.zeros((3, _DEPTH + 1), _NOTICE)
+    boards = []
+    for rank in range(3):
+        boards.append(object.__new__(Board))
+        vars(boards[rank]).update(_notices=notices, _rank=rank, name=lambda rank: f"rank {rank}")
+        vars(boards[rank]).update({f"_{name}": notices[name] for name in ("stamp", "asked", "where")})
+        boards[rank]._stamps = notices["stamp"]
+    assert all(board.pin(Call("barrier", "", 1, "here")) is None for board in boards)
+    assert boards[0].absent(1, [0, 1, 2]) == ""
+    boards[0].pin(Call("allreduce", "sum", 2, "there"))
+    assert boards[0].absent(2, [0]) == ""
+    assert boards[0].absent(2, [0, 1]) == "  rank 1: not here; its last was barrier (call 1) at here"
 
 
 def test_busy_ranks_are_not_taken_for_stuck_ones(tmp_path: Path) -> None:
