@@ -20,7 +20,7 @@ from ..errors import CollectiveMismatchError, CommunicatorError, LaunchError
 # A call before anybody needs it in words: ("allreduce", op, dtype, shape, "by SyncBatchNorm 2"), ("recv", source, tag), ...
 Asked = tuple[Any, ...]
 # Who asks for a sum, if it has a name: layers of one width ask for the same sum, and must not meet each other in it.
-speaker: ContextVar[tuple[str, ...]] = ContextVar("speaker", default=())
+speaker: ContextVar[str] = ContextVar("speaker", default="")
 _COMM = str(Path(__file__).parent) + os.sep
 _PACKAGE = str(Path(__file__).parent.parent) + os.sep
 
@@ -51,7 +51,7 @@ class Call:
 def in_words(asked: Asked, number: int, frame: FrameType | None, group: str = "") -> Call:
     """A call of a rank that waits in it; the code line is read off the rank's stack, so that nobody pays for it before."""
     op, *details = asked
-    text = f"from rank {details[0]}, tag {details[1]}" if op == "recv" else " ".join(map(str, details))
+    text = f"from rank {details[0]}, tag {details[1]}" if op == "recv" else " ".join(map(str, details)).rstrip()
     return Call(op, text, number, code_lines(frame), group)
 
 
@@ -70,13 +70,13 @@ class Speaker:
     """Puts a name to the sums asked for inside `with`."""
 
     def __init__(self, name: str) -> None:
-        self.name = (f"by {name}",)
+        self.name = f"by {name}"
 
     def __enter__(self) -> None:
         speaker.set(self.name)
 
     def __exit__(self, *error: object) -> None:
-        speaker.set(())
+        speaker.set("")
 
 
 def on_rank(error: BaseException, rank: int, size: int) -> BaseException:
@@ -115,8 +115,8 @@ def describe(array: Array, op: str = "") -> str:
 
 
 @lru_cache(maxsize=1024)
-def _described(op: str, dtype: np.dtype[Any], shape: tuple[int, ...], by: tuple[str, ...]) -> str:
-    return " ".join((op, dtype.name, str(shape), *by))
+def _described(op: str, dtype: np.dtype[Any], shape: tuple[int, ...], by: str) -> str:
+    return f"{op} {dtype.name} {shape} {by}".rstrip()
 
 
 @lru_cache(maxsize=1024)

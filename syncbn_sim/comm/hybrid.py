@@ -32,7 +32,7 @@ class HybridCommunicator(Communicator):
         def combine(arrays: list[Array]) -> Array:
             return self.outer.allreduce(reduce_in_rank_order(arrays, op), op)
 
-        asked = ("allreduce", op, array.dtype, array.shape, *speaker.get())
+        asked = ("allreduce", op, array.dtype, array.shape, speaker.get())
         total: Array = self.inner.meet(asked, array, combine)
         return total.copy()
 

@@ -12,13 +12,13 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from ..arrays import Array
 from ..errors import CommunicatorError, DeadlockError, MissingDependencyError, RankAbortedError
-from .base import REDUCTIONS, Communicator, group_members, reduce_in_rank_order
+from .base import REDUCIBLE, REDUCTIONS, Communicator, group_members, reduce_in_rank_order
 from .calls import Asked, Call, finished, group_name, in_words, mismatch, not_its_own, on_rank, speaker
 
 if TYPE_CHECKING:
@@ -55,16 +55,14 @@ class World:
         self.ready: deque[greenlet] = deque()
         self.asked: list[Asked | None] = [None] * size
         self.calls = [0] * size
-        self.groups: list[Group | None] = [None] * size  # in which they wait
         self.names = list(range(size))  # their numbers among all ranks, if other processes have some too
         self.running: int | None = None
         self.failure: BaseException | None = None
         self.observer, self.said = observer, 0
 
-    def enter(self, rank: int) -> None:
-        """Lets a rank into a call of its own communicator, and no other one."""
-        if rank != self.running:
-            raise not_its_own(self.names[rank], "" if self.running is None else f"rank {self.names[self.running]}")
+    def refuse(self, rank: int) -> NoReturn:
+        """Raises the error for a call on the communicator of a rank that is not running."""
+        raise not_its_own(self.names[rank], "" if self.running is None else f"rank {self.names[self.running]}")
 
     def pause(self, rank: int) -> None:
         """Lets the next rank run; returns when this one's turn has come again."""
@@ -76,8 +74,10 @@ class World:
         asked = self.asked[rank]
         if asked is None:
             return finished(self.calls[rank] + 1)
-        group = self.groups[rank]
-        return in_words(asked, self.calls[rank], self.tasks[rank].gr_frame, group.name if group else "")
+        frame = self.tasks[rank].gr_frame
+        caller = frame and frame.f_back  # of pause()
+        group = caller.f_locals["self"].group.name if caller else ""
+        return in_words(asked, self.calls[rank], frame, group)
 
     def stuck(self) -> CommunicatorError:
         """Why nobody can run."""
@@ -124,7 +124,7 @@ class LockstepCommunicator(Communicator):
 
     def allreduce(self, array: object, op: str = "sum", out: Array | None = None) -> Array:
         """As `Communicator.allreduce`; an array that needs no preparation takes the short way, 1 us a rank."""
-        if type(array) is np.ndarray and array.dtype.char in "dfl" and array.dtype.isnative and op in REDUCTIONS:
+        if type(array) is np.ndarray and array.dtype in REDUCIBLE and op in REDUCTIONS:
             if out is None:
                 return self._allreduce(array, op)
             if out is array and out.flags.c_contiguous:
@@ -135,11 +135,13 @@ class LockstepCommunicator(Communicator):
     def meet(self, asked: Asked, payload: Any, combine: Callable[[list[Any]], Any]) -> Any:
         """All ranks bring a payload; the last one combines them in rank order; all leave with the result."""
         group, world = self.group, self._world
-        world.enter(self._world_rank)
-        world.asked[self._world_rank], world.groups[self._world_rank] = asked, group
-        world.calls[self._world_rank] += 1
+        me = self._world_rank
+        if me != world.running:
+            world.refuse(me)
+        world.asked[me] = asked
+        world.calls[me] += 1
         if world.observer:
-            world.tell(asked[0], self._world_rank, None, payload)
+            world.tell(asked[0], me, None, payload)
         if group.arrived == 0:
             group.asked, group.agreed = asked, True
         elif asked != group.asked:
@@ -153,7 +155,7 @@ class LockstepCommunicator(Communicator):
             except Exception as error:  # raised on every rank, as if each had combined by itself
                 group.error = error
             world.ready.extend([world.tasks[member] for member in group.members])
-        world.pause(self._world_rank)  # without agreement nobody wakes this group again, and the hub tells why
+        world.pause(me)  # without agreement nobody wakes this group again, and the hub tells why
         if group.error is not None:
             raise group.error
         return group.result
@@ -165,7 +167,7 @@ class LockstepCommunicator(Communicator):
         out[...] = self._total(array, op)
 
     def _total(self, array: Array, op: str) -> Array:
-        asked = ("allreduce", op, array.dtype, array.shape, *speaker.get())
+        asked = ("allreduce", op, array.dtype, array.shape, speaker.get())
         total: Array = self.meet(asked, array, lambda arrays: reduce_in_rank_order(arrays, op))
         return total
 
@@ -199,7 +201,8 @@ class LockstepCommunicator(Communicator):
 
     def _send(self, array: Array, dest: int, tag: int) -> None:
         world, receiver = self._world, self.group.members[dest]
-        world.enter(self._world_rank)
+        if self._world_rank != world.running:
+            world.refuse(self._world_rank)
         world.tell("send", self._world_rank, receiver, array)
         self.group.mail[self.rank, dest, tag].append(array.copy())
         if world.asked[receiver] == ("recv", self.rank, tag, id(self.group)):
@@ -208,10 +211,10 @@ class LockstepCommunicator(Communicator):
 
     def _recv(self, source: int, tag: int) -> Array:
         world, box = self._world, self.group.mail[source, self.rank, tag]
-        world.enter(self._world_rank)
+        if self._world_rank != world.running:
+            world.refuse(self._world_rank)
         if not box:
             world.asked[self._world_rank] = ("recv", source, tag, id(self.group))
-            world.groups[self._world_rank] = self.group
             world.pause(self._world_rank)
         return box.popleft()
 

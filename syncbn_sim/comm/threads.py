@@ -181,7 +181,7 @@ class ThreadCommunicator(Communicator):
         return result
 
     def _allreduce_into(self, array: Array, op: str, out: Array) -> None:
-        asked = ("allreduce", op, array.dtype, array.shape, *speaker.get())
+        asked = ("allreduce", op, array.dtype, array.shape, speaker.get())
         out[...] = self._meet(asked, array, lambda arrays: reduce_in_rank_order(arrays, op))
 
     def _allgather(self, array: Array) -> list[Array]:
