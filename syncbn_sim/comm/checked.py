@@ -15,7 +15,7 @@ from .base import Communicator
 from .board import Board
 from .calls import Call, code_lines, describe, finished, group_name, mismatch, rank_name
 from .mpi import MPICommunicator
-from .watchdog import Awaited, the_watchdog
+from .watchdog import the_watchdog
 from .wrapper import Wrapper
 
 
@@ -44,6 +44,7 @@ class CheckedCommunicator(Wrapper):
         self.board, self.inside = board, inside
         self.members: Sequence[int] = range(inner.size)  # their numbers among all
         self.group = ""
+        self.everybody = range(inner.size)
         self.calls = 0
         self.groups: list[CheckedCommunicator] = []
         self.failure: CollectiveMismatchError | None = None
@@ -59,7 +60,7 @@ class CheckedCommunicator(Wrapper):
         self._compare(call)
         if self.board is not None:
             watchdog = the_watchdog()
-            watchdog.awaited = Awaited(self.board, needed or range(self.size), watchdog.calls + 1, call)
+            watchdog.awaited = (self.board, needed or self.everybody, watchdog.calls + 1, call)
 
     def _compare(self, call: Call) -> None:
         if self.failure is not None:

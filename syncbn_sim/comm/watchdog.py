@@ -8,7 +8,7 @@ import threading
 import time
 from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING, NamedTuple, NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 from .calls import Call, code_lines
 
@@ -17,15 +17,6 @@ if TYPE_CHECKING:
 
 PATIENCE = 300.0  # seconds; a job may well load data on one rank for minutes
 GRACE = 2.0  # seconds in which the other ranks' watchdogs can speak before the job is ended
-
-
-class Awaited(NamedTuple):
-    """A checked call that a rank enters: its communicator's board, who must come to it, the watchdog's number of it, and its words."""
-
-    board: Board
-    needed: Sequence[int]
-    entered: int
-    call: Call
 
 
 class Watchdog:
@@ -41,7 +32,7 @@ class Watchdog:
     Attributes:
         name: of this process's ranks, for its words.
         world: the board of all ranks, if there is one.
-        awaited: the latest checked call.
+        awaited: the latest checked call: its communicator's board, who must come to it, the watchdog's number of it, and its words.
     """
 
     def __init__(self) -> None:
@@ -57,7 +48,7 @@ class Watchdog:
         self.calls = 0
         self.last: tuple[object, ...] = ("no call yet",)
         self.world: Board | None = None
-        self.awaited: Awaited | None = None
+        self.awaited: tuple[Board, Sequence[int], int, Call] | None = None
 
     def leave(self) -> Board | None:
         """Reads boards no more; returns the world's, to be closed."""
@@ -98,11 +89,14 @@ class Watchdog:
         """What this rank waits in, and for whom, if no rank can go on; else ""."""
         with self._boards:
             calls, awaited, since, absent = self.calls, self.awaited, self.since, ""
+            if awaited is None or self.world is None:
+                return ""
+            board, needed, entered, call = awaited
             # Only with the number unchanged do the others belong to one call.
-            if awaited and since is not None and calls == awaited.entered == self.calls:
-                absent = awaited.board.absent(awaited.call.number, awaited.needed)
-            if self.world is not None and self.world.all_stuck(calls if absent else 0) and awaited:
-                return f"{awaited.call}, to which these have not come:\n{absent}"
+            if since is not None and calls == entered == self.calls:
+                absent = board.absent(call.number, needed)
+            if self.world.all_stuck(calls if absent else 0):
+                return f"{call}, to which these have not come:\n{absent}"
             return ""
 
 
