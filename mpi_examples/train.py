@@ -31,7 +31,7 @@ from syncbn_sim.experiments import sorted_batches
 from syncbn_sim.experiments.arms import ARMS
 from syncbn_sim.experiments.result import Result
 from syncbn_sim.experiments.tasks import Task, own_task
-from syncbn_sim.report.files import config_toml, result_json, write_run
+from syncbn_sim.report.files import check_out, config_toml, result_json, write_run
 from syncbn_sim.report.inspection import inspection_table
 from syncbn_sim.report.progress import reading
 from syncbn_sim.report.text import sentence, table
@@ -100,10 +100,6 @@ def main() -> None:
                     "label", got="none", expected="the column to predict", do="For example --label click."
                 )
             configs = [sorted_batches.Config(task=task, **shared) for task in tasks]
-            if Path(options.out).exists() and not Path(options.out).is_dir():
-                raise ArgumentError(
-                    "out", got=f"the file {options.out}", expected="a folder", do="Choose another name."
-                )
         ranks = WITHOUT_MPI if options.ranks is None and world_size() is None else options.ranks
         launch(train_and_report, ranks, args=(configs, options, source))
     except KeyboardInterrupt:
@@ -127,6 +123,8 @@ def train_and_report(
     comm: Communicator, configs: list[sorted_batches.Config], options: Options, source: Source | None
 ) -> None:
     """Runs on every rank: trains task after task; rank 0 prints each table as soon as it is there."""
+    if comm.rank == 0:  # on its machine the folder will be, and it shall be known before the training that it can be
+        check_out(Path(options.out))
     task = read_own(comm, source, configs[0].rows, quiet=options.json) if source else None
     results: list[Result] = []
     for config in configs:
@@ -166,10 +164,13 @@ def report(results: list[Result], options: Options) -> None:
     }
     if options.json:  # first of all: a full disk must not lose it
         print(result_json(results), end="", flush=True)
-    folder = write_run(Path(options.out), Path(options.task).stem, files)
-    if not options.json:
-        print(f"Written to {folder}: result.json, curves.png, config.toml.\n")
-        print("\n".join(sentence(result) for result in results), flush=True)
+    try:
+        folder = write_run(Path(options.out), Path(options.task).stem, files)
+        if not options.json:
+            print(f"Written to {folder}: result.json, curves.png, config.toml.\n")
+    finally:
+        if not options.json:
+            print("\n".join(sentence(result) for result in results), flush=True)
 
 
 def read_options(arguments: list[str]) -> Options:

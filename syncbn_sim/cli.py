@@ -20,9 +20,12 @@ from .diagnostics.inspect_log import inspect
 from .errors import ArgumentError, SyncBNError
 from .report.advice import advice
 from .report.cluster import cluster_table, left_out
+from .report.files import check_writable, write_figure
 from .report.inspection import cautions, inspection_table
 from .report.progress import reading
 from .stats.reading import Reading, behind, sorted_reading
+
+MOST_DRAWN = 64  # ranks
 
 
 def main() -> None:
@@ -36,6 +39,7 @@ def main() -> None:
                 "schedules": schedules,
                 "version": version,
             },
+            prog="syncbn-sim",
             description="Look inside batch normalisation over ranks.",
         )
     except KeyboardInterrupt:
@@ -84,14 +88,15 @@ def inspect_log(file: str, /, log: _Log, rows: int = 32, ranks: int = 8, figure:
         ranks: number of ranks.
         figure: where to draw the batch means (PNG); default: <file>-batches.png here.
     """
+    target = Path(figure or f"{Path(file).stem}-batches.png")
+    check_writable(target.parent, "figure")
     found_log = log.read(file)
     found = inspect(found_log.x, found_log.names, found_log.entity, log.entity or "entity", rows, ranks)
     from .report.plots import batch_means
 
-    target = Path(figure or f"{Path(file).stem}-batches.png")
     png = batch_means(found)
     print("\n".join(found_log.notes), "", inspection_table(found), sep="\n")
-    target.write_bytes(png)
+    write_figure(target, png)
     print(f"Drawn: {target}")
 
 
@@ -113,6 +118,7 @@ def cluster(
         compute_ms: milliseconds that one device computes in a step.
         figure: where to draw the shares (PNG).
     """
+    check_writable(Path(figure).parent, "figure")
     if not compute_ms > 0:
         raise ArgumentError("compute-ms", got=compute_ms, expected="above 0", do="How long does a step take?")
     chosen, channels = parse_topology(topology, link), network_named(model)
@@ -141,7 +147,7 @@ def cluster(
         f"A step on {counts[-1]:,} devices takes {by_path[0]:.4g} ms with talk on the critical path, {by_path[1]:.4g} ms if all of it"
     )
     print("overlapped with computing (a layer needs its statistics at once, so little of it can).")
-    Path(figure).write_bytes(png)
+    write_figure(Path(figure), png)
     print(f"Drawn: {figure}")
 
 
@@ -149,7 +155,7 @@ def schedules(ranks: int = 8, elements: int = 129, out: str = ".") -> None:
     """Draws the messages of an all-reduce by each of the five schedules, as recorded, and counts them.
 
     Args:
-        ranks: how many.
+        ranks: how many, 64 at most: the ring's arrows grow with their square.
         elements: float64 numbers in the array.
         out: folder for the five PNGs.
     """
@@ -157,11 +163,18 @@ def schedules(ranks: int = 8, elements: int = 129, out: str = ".") -> None:
     from .report.plots import space_time
 
     _whole(ranks, "ranks")
+    _whole(elements, "elements")
+    if ranks > MOST_DRAWN:
+        raise ArgumentError(
+            "ranks", got=ranks, expected=f"at most {MOST_DRAWN}, of which a picture still shows something",
+            do="comm.schedules.cost(name, ranks, bytes) counts for any number, at once.",
+        )  # fmt: skip
+    check_writable(Path(out), "out")
     print(f"All-reduce of {elements} float64 between {ranks} ranks:")
     for name in SCHEDULES:
         promised, sent = cost(name, ranks, 8 * elements), record(name, ranks, np.ones(elements))
         print(f"  {name}: {promised.rounds} rounds, {len(sent)} messages, {sum(m.bytes for m in sent):,} bytes")
-        (Path(out) / f"{name}-{ranks}.png").write_bytes(space_time(name, ranks, elements))
+        write_figure(Path(out) / f"{name}-{ranks}.png", space_time(name, ranks, elements))
     print(f"Drawn: {Path(out) / f'<schedule>-{ranks}.png'}")
 
 
@@ -273,9 +286,7 @@ def _whole(value: str | int, name: str) -> int:
     except ValueError:
         number = 0
     if number < 1:
-        raise ArgumentError(
-            name, got=value, expected="whole numbers of at least 1", do="For example --devices 8,64,512."
-        )
+        raise ArgumentError(name, got=value, expected="whole numbers of at least 1", do=f"For example --{name} 8.")
     return number
 
 

@@ -45,7 +45,7 @@ class StateDictError(SyncBNError, ValueError):
 
 
 class DataError(SyncBNError, ValueError):
-    """A data set, or a file that should hold one, cannot be used."""
+    """A data set, a file that should hold one, or a place for a result cannot be used."""
 
 
 class MissingDependencyError(SyncBNError, ImportError):

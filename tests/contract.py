@@ -28,6 +28,20 @@ def check_allreduce_out(comm: Communicator) -> None:
             comm.allreduce(np.zeros(3), out=wrong)
 
 
+def check_allreduce_out_shares_memory(comm: Communicator) -> None:
+    """Into the same memory by another name, and into some that overlaps: longer than what goes through at once, too."""
+    for length in (4, 100_000):
+        for op in ("sum", "max"):
+            for place in (slice(0, length), slice(1, length + 1)):
+                memory = np.arange(length + 1.0) + comm.rank
+                expected = comm.allreduce(memory[:length], op)
+                comm.allreduce(memory[:length], op, out=memory[place])
+                np.testing.assert_array_equal(memory[place], expected)
+    memory = np.arange(6.0)
+    comm.allreduce(memory.reshape(2, 3), out=memory[:6].reshape(2, 3))
+    np.testing.assert_array_equal(memory, comm.size * np.arange(6.0))
+
+
 def check_allreduce(comm: Communicator) -> None:
     mine = np.arange(6.0).reshape(2, 3) + 10 * comm.rank
     everybody = [np.arange(6.0).reshape(2, 3) + 10 * r for r in range(comm.size)]
@@ -132,6 +146,12 @@ def check_allreduce_refuses(comm: Communicator) -> None:
         comm.allreduce(np.ones(3, np.float16))
     with pytest.raises(DtypeError, match=r"bool.*astype\(np.int64\)"):
         comm.allreduce(np.ones(3, bool))
+    for dtype in (">f8", ">f4", ">i8"):
+        with pytest.raises(DtypeError, match=rf"order of bytes.*astype\(np.{np.dtype(dtype).newbyteorder('=')}\)"):
+            comm.allreduce(np.ones(3, dtype))
+    strided = np.zeros(6)[::2]
+    with pytest.raises(ShapeError, match="contiguous"):
+        comm.allreduce(strided, out=strided)
     with pytest.raises(ArgumentError, match=r"'mean'.*sum"):
         comm.allreduce(np.ones(3), "mean")
 

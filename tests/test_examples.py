@@ -80,8 +80,8 @@ def test_mismatch(outputs: dict) -> None:
     code, stdout, stderr = outputs["mismatch"]
     assert code != 0
     assert stdout.count("Look at the message below") == 1
-    assert "rank 0: allreduce sum float64 (9,) (call 2) at mismatch.py" in stderr
-    assert "rank 1 (differs): allreduce sum float64 (16,) (call 2) at mismatch.py" in stderr
+    assert "rank 0: allreduce sum float64 (9,) by SyncBatchNorm 2 (call 2) at mismatch.py" in stderr
+    assert "rank 1 (differs): allreduce sum float64 (16,) by SyncBatchNorm 1 (call 2) at mismatch.py" in stderr
 
 
 @pytest.mark.parametrize("name", SCRIPTS)

@@ -41,8 +41,10 @@ def test_lockstep_skipped_layer_is_named_with_every_line() -> None:
     with pytest.raises(CollectiveMismatchError) as caught:
         launch(skip, 3, "lockstep")
     message = str(caught.value)
-    assert "rank 0: allreduce sum float64 (11,) (call 2) at test_lockstep_and_schedules.py" in message
-    assert "rank 1 (differs): allreduce sum float64 (6,) (call 2) at" in message
+    assert (
+        "rank 0: allreduce sum float64 (11,) by SyncBatchNorm 2 (call 2) at test_lockstep_and_schedules.py" in message
+    )
+    assert "rank 1 (differs): allreduce sum float64 (6,) by SyncBatchNorm 1 (call 2) at" in message
     assert "sync_batch_norm.py" in message
     assert "in skip" in message
 

@@ -24,11 +24,13 @@ class Communicator(ABC):
         rank: number of this rank, 0 <= rank < size.
         size: number of ranks.
         backend: what a rank is: "serial", "threads", "mpi".
+        layers: how many layers have been given this communicator so far, by which their calls are told apart.
     """
 
     rank: int
     size: int
     backend: str
+    layers: int = 0
 
     def allreduce(self, array: object, op: str = "sum", out: Array | None = None) -> Array:
         """Combines the arrays of all ranks element by element.
@@ -36,7 +38,8 @@ class Communicator(ABC):
         Args:
             array: float64, float32 or int64; the same shape and dtype on every rank.
             op: "sum", "max" or "min".
-            out: where to put the result, contiguous, of the same shape and dtype; may be `array` itself. Default: a new array.
+            out: where to put the result, contiguous, of the same shape and dtype; may be `array` itself, or share memory with it.
+                Default: a new array.
 
         Returns:
             `out`, or a new array of the same shape and dtype; equal on every rank.
@@ -52,11 +55,12 @@ class Communicator(ABC):
                 "op", got=repr(op), expected='"sum", "max" or "min"', do="Combine anything else after an allgather."
             )
         if value.dtype not in REDUCIBLE:
-            wider = "np.float32" if value.dtype.kind == "f" else "np.int64"
+            native = value.dtype.newbyteorder("=")
+            wider = f"np.{native}" if native in REDUCIBLE else "np.float32" if value.dtype.kind == "f" else "np.int64"
             raise DtypeError(
                 "allreduce array",
                 got=f"dtype {value.dtype}",
-                expected="float64, float32 or int64",
+                expected="float64, float32 or int64, in this machine's order of bytes",
                 do=f"Convert it first: array.astype({wider}).",
             )
         if not value.flags.c_contiguous:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import sys
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from functools import cache, lru_cache
 from pathlib import Path
@@ -13,11 +15,12 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array
-from ..errors import CollectiveMismatchError
+from ..errors import CollectiveMismatchError, CommunicatorError, LaunchError
 
-Asked = tuple[
-    Any, ...
-]  # ("allreduce", op, dtype, shape), ("recv", source, tag), ...: a call before anybody needs it in words
+# A call before anybody needs it in words: ("allreduce", op, dtype, shape, "by SyncBatchNorm 2"), ("recv", source, tag), ...
+Asked = tuple[Any, ...]
+# Who asks for a sum, if it has a name: layers of one width ask for the same sum, and must not meet each other in it.
+speaker: ContextVar[str] = ContextVar("speaker", default="")
 _COMM = str(Path(__file__).parent) + os.sep
 _PACKAGE = str(Path(__file__).parent.parent) + os.sep
 
@@ -31,23 +34,71 @@ class Call:
         detail: what all ranks must agree on: reduction, shape and dtype, or root.
         number: this rank's how-manieth collective on the communicator, from 1.
         where: the code lines it came from (they may differ between ranks).
+        group: the ranks of the communicator, where it is not that of all.
     """
 
     op: str
     detail: str
     number: int = field(compare=False)
     where: str = field(compare=False)
+    group: str = ""
 
     def __str__(self) -> str:
-        detail = f" {self.detail}" if self.detail else ""
-        return f"{self.op}{detail} (call {self.number}) at {self.where}"
+        detail, among = (f" {text}" if text else "" for text in (self.detail, self.group and f"in {self.group}"))
+        return f"{self.op}{detail} (call {self.number}{among}) at {self.where}"
 
 
-def in_words(asked: Asked, number: int, frame: FrameType | None) -> Call:
+def in_words(asked: Asked, number: int, frame: FrameType | None, group: str = "") -> Call:
     """A call of a rank that waits in it; the code line is read off the rank's stack, so that nobody pays for it before."""
     op, *details = asked
-    text = f"from rank {details[0]}, tag {details[1]}" if op == "recv" else " ".join(map(str, details))
-    return Call(op, text, number, code_lines(frame))
+    text = f"from rank {details[0]}, tag {details[1]}" if op == "recv" else " ".join(map(str, details)).rstrip()
+    return Call(op, text, number, code_lines(frame), group)
+
+
+def rank_name(process: int, inside: int = 1) -> str:
+    """Ranks of one process, in words: "rank 3", or "ranks 6-7" where each process has several inside."""
+    return f"rank {process}" if inside == 1 else f"ranks {process * inside}-{(process + 1) * inside - 1}"
+
+
+def group_name(members: Sequence[int], call: int, inside: int = 1) -> str:
+    """A group in words, by the numbers of its ranks among all, and the call of `split` that made it (there may be several such groups)."""
+    shown = [rank_name(member, inside) for member in members[:8]] + [f"{len(members) - 8} more"] * (len(members) > 8)
+    return f"the group of {', '.join(shown)} from the split in call {call}"
+
+
+class Speaker:
+    """Puts a name to the sums asked for inside `with`."""
+
+    def __init__(self, name: str) -> None:
+        self.name = f"by {name}"
+
+    def __enter__(self) -> None:
+        speaker.set(self.name)
+
+    def __exit__(self, *error: object) -> None:
+        speaker.set("")
+
+
+def on_rank(error: BaseException, rank: int, size: int) -> BaseException:
+    """What to tell of an error that has ended a rank: leaving the program is one too, since the others would wait."""
+    if isinstance(error, SystemExit):
+        error = LaunchError(
+            "a rank", got=f"sys.exit({error.code!r}) inside launch()", expected="its function to return, or to raise",
+            do="Leave the program after launch() instead: the other ranks would wait.",
+        )  # fmt: skip
+    error.add_note(f"This happened on rank {rank} of {size}.")
+    return error
+
+
+def not_its_own(rank: int, user: str) -> CommunicatorError:
+    """The error for a rank's communicator in other hands: those of `user`, or, "" for nobody, after the rank's function has returned."""
+    return CommunicatorError(
+        f"the communicator of rank {rank}",
+        got=f"a call by {user}" if user else "a call after the function of that rank has returned",
+        expected="calls by that rank alone, inside launch()",
+        do="Build the model, and whatever else holds a communicator, inside the function that launch() runs, once a rank: "
+        "ranks that share a model overwrite each other's communicator and activations.",
+    )
 
 
 def finished(number: int) -> Call:
@@ -56,16 +107,16 @@ def finished(number: int) -> Call:
 
 
 def describe(array: Array, op: str = "") -> str:
-    """Reduction, dtype and shape: what must be equal on all ranks of an all-reduce."""
-    return _described(op, array.dtype, array.shape)
+    """Reduction, dtype, shape and who asks: what must be equal on all ranks of an all-reduce."""
+    return _described(op, array.dtype, array.shape, speaker.get())
 
 
 # Every collective of every step comes through here, mostly with what an earlier one came with: what makes text is cached.
 
 
 @lru_cache(maxsize=1024)
-def _described(op: str, dtype: np.dtype[Any], shape: tuple[int, ...]) -> str:
-    return f"{op} {dtype.name} {shape}"
+def _described(op: str, dtype: np.dtype[Any], shape: tuple[int, ...], by: str) -> str:
+    return f"{op} {dtype.name} {shape} {by}".rstrip()
 
 
 @lru_cache(maxsize=1024)
@@ -103,11 +154,11 @@ def code_lines(frame: FrameType | None = None) -> str:
     return " < ".join(reversed(lines)) or "an unknown line"
 
 
-def mismatch(calls: dict[int, Call]) -> CollectiveMismatchError:
-    """The error that lists each rank's call, the odd ones out marked."""
+def mismatch(calls: dict[int, Call], name: Callable[[int], str] = rank_name) -> CollectiveMismatchError:
+    """The error that lists each rank's call, the odd ones out marked; a process with several ranks inside has another `name`."""
     values = list(calls.values())
     usual = max(values, key=values.count)
-    lines = [f"  rank {r}{'' if call == usual else ' (differs)'}: {call}" for r, call in sorted(calls.items())]
+    lines = [f"  {name(r)}{'' if call == usual else ' (differs)'}: {call}" for r, call in sorted(calls.items())]
     return CollectiveMismatchError(
         "ranks disagree about a collective",
         got="different calls",

@@ -10,6 +10,7 @@ import numpy as np
 from ..arrays import Array
 from ..errors import ArgumentError, CommunicatorError
 from .base import Communicator, group_members, reduce_in_rank_order
+from .calls import group_name, speaker
 from .lockstep import Group, LockstepCommunicator
 
 
@@ -31,7 +32,8 @@ class HybridCommunicator(Communicator):
         def combine(arrays: list[Array]) -> Array:
             return self.outer.allreduce(reduce_in_rank_order(arrays, op), op)
 
-        total: Array = self.inner.meet(("allreduce", op, array.dtype, array.shape), array, combine)
+        asked = ("allreduce", op, array.dtype, array.shape, speaker.get())
+        total: Array = self.inner.meet(asked, array, combine)
         return total.copy()
 
     def _allgather(self, array: Array) -> list[Array]:
@@ -78,7 +80,9 @@ class HybridCommunicator(Communicator):
             if len(processes) == 1:
                 if here in processes:
                     world_ranks = [self.inner.group.members[rank % per_process] for rank in members]
-                    found[color] = (members, Group(world_ranks, self.inner.group.world))
+                    world = self.inner.group.world
+                    name = group_name(members, world.calls[world_ranks[0]])
+                    found[color] = (members, Group(world_ranks, world, name))
             elif len(members) == per_process * len(processes) and members == sorted(members):
                 found[color] = (members, None)
                 whole = color if here in processes else whole

@@ -8,18 +8,21 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
+from functools import partial
 from typing import Any
 
-from ..errors import ArgumentError, LaunchError, RankAbortedError
+from ..errors import ArgumentError, LaunchError
 from .base import Communicator
 from .board import Board
+from .calls import on_rank, rank_name
 from .checked import CheckedCommunicator
 from .hybrid import HybridCommunicator
 from .lockstep import run as run_lockstep
 from .mpi import MPICommunicator, abort_with_traceback, end_all_on_uncaught_errors
-from .mpi_start import start_mpi, world_size
+from .mpi_start import start_mpi, world_rank, world_size
 from .serial import SerialCommunicator
 from .threads import Group, ThreadCommunicator, World
+from .watchdog import the_watchdog
 
 BACKENDS = ("auto", "serial", "threads", "lockstep", "mpi", "hybrid")
 
@@ -45,6 +48,10 @@ def launch(
         checked: over MPI, compare every collective over the ranks first and name a mismatch; off for
             benchmarks, where a watchdog still ends a hung job. Threads always check.
 
+    A hung job over MPI is ended by a watchdog (SYNCBN_SIM_WATCHDOG: after how many seconds). On ranks in one process nothing can
+    wait for ever but for a rank that computes for ever, which nobody ends but you: Ctrl-C shows where it is. A watchdog there would
+    end whoever stops in a debugger, or reads data for long.
+
     Returns:
         The results by rank; over MPI on rank 0 only, None elsewhere.
 
@@ -56,7 +63,7 @@ def launch(
     chosen, size = _choose(backend, ranks)
     with _one_blas_thread():
         if chosen == "serial":
-            return [fn(SerialCommunicator(), *args, **(kwargs or {}))]
+            return _launch_serial(fn, args, kwargs or {})
         if chosen == "lockstep":
             return run_lockstep(fn, size, args, kwargs)
         if chosen == "threads":
@@ -94,6 +101,13 @@ def _one_blas_thread() -> Iterator[None]:
         yield
 
 
+def _launch_serial(fn: Callable[..., Any], args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
+    try:
+        return [fn(SerialCommunicator(), *args, **kwargs)]
+    except SystemExit as error:
+        raise on_rank(error, 0, 1) from error
+
+
 def _launch_threads(fn: Callable[..., Any], size: int, args: Sequence[Any], kwargs: Mapping[str, Any]) -> list[Any]:
     world, group = World(size), Group(list(range(size)))
     results: list[Any] = [None] * size
@@ -103,13 +117,9 @@ def _launch_threads(fn: Callable[..., Any], size: int, args: Sequence[Any], kwar
         try:
             results[rank] = fn(comm, *args, **kwargs)
             world.finish(rank, comm.calls)
-        except RankAbortedError:
-            pass
         except BaseException as error:
-            told = _left(error) if isinstance(error, SystemExit) else error
-            told.add_note(f"This happened on rank {rank} of {size}.")
             with world.lock:
-                world.fail(rank, told)
+                world.fail(rank, on_rank(error, rank, size))  # or, if this rank was stopped by an error, that one stays
 
     # In a copy of the caller's context, so that settings such as np.errstate hold on the ranks too.
     threads = [
@@ -134,13 +144,6 @@ def _launch_threads(fn: Callable[..., Any], size: int, args: Sequence[Any], kwar
     return results
 
 
-def _left(error: SystemExit) -> LaunchError:
-    return LaunchError(
-        "a rank", got=f"sys.exit({error.code!r}) inside launch()", expected="its function to return, or to raise",
-        do="Leave the program after launch() instead: the other ranks would wait.",
-    )  # fmt: skip
-
-
 def _ranks_inside(backend: str, ranks: int | None, processes: int) -> int:
     inside, over = divmod(processes if ranks is None else ranks, processes)
     if inside < 1 or over or (backend == "mpi" and inside > 1):
@@ -154,6 +157,29 @@ def _ranks_inside(backend: str, ranks: int | None, processes: int) -> int:
     return inside
 
 
+def _start_mpi(backend: str, ranks: int | None, checked: bool) -> tuple[MPICommunicator, Communicator, int]:
+    """The processes' communicator, the same as ranks are to use it, and how many ranks are inside each process."""
+    if (promised := world_size()) is not None:
+        _ranks_inside(
+            backend, ranks, promised
+        )  # before any talk, of which a rank with another argument would not be part
+    watchdog = the_watchdog()
+    watchdog.begin(rank_name(world_rank()))
+    world = start_mpi(watchdog)
+    inside = _ranks_inside(backend, ranks, world.size)
+    watchdog.name = rank_name(world.rank, inside)
+    end_all_on_uncaught_errors(watchdog.name)
+    inner = MPICommunicator(world)
+    comm: Communicator = inner
+    if checked:
+        with watchdog.watch("the start of launch()"):
+            if Board.reaches_all_of(world):
+                watchdog.world = Board(world, partial(rank_name, inside=inside))
+        comm = CheckedCommunicator(inner, watchdog.world, inside)
+    watchdog.calls = 0
+    return inner, comm, inside
+
+
 def _launch_mpi(
     fn: Callable[..., Any],
     backend: str,
@@ -162,30 +188,28 @@ def _launch_mpi(
     kwargs: Mapping[str, Any],
     checked: bool,
 ) -> list[Any] | None:
-    world = start_mpi()
-    end_all_on_uncaught_errors(world.rank)
-    inner = MPICommunicator(world)
-    ranks_inside = _ranks_inside(backend, ranks, inner.size)
-    board = Board(world) if checked and Board.reaches_all_of(world) else None
-    comm: Communicator = CheckedCommunicator(inner, board) if checked else inner
+    inner, comm, inside = _start_mpi(backend, ranks, checked)
     # Python's own handler runs only between bytecodes: a rank blocked inside MPI would not hear Ctrl-C.
     previous = (
         signal.signal(signal.SIGINT, signal.SIG_DFL) if threading.current_thread() is threading.main_thread() else None
     )
     try:
-        if ranks_inside == 1:
+        if inside == 1:
             results = [fn(comm, *args, **kwargs)]
         else:
-            results = run_lockstep(fn, ranks_inside, args, kwargs, view=lambda rank: HybridCommunicator(rank, comm))
+            results = run_lockstep(fn, inside, args, kwargs, view=lambda rank: HybridCommunicator(rank, comm))
         if isinstance(comm, CheckedCommunicator):
             comm.finish()
         gathered = inner.gather_results(results)
-        if board is not None:
-            board.close()
-        inner.close()
+        with the_watchdog().watch("the end of launch()"):
+            if (board := the_watchdog().leave()) is not None:
+                board.close()
+            inner.close()
         return None if gathered is None else [result for part in gathered for result in part]
     except BaseException as error:
-        abort_with_traceback(inner.rank, _left(error) if isinstance(error, SystemExit) else error)
+        abort_with_traceback(
+            rank_name(inner.rank, inside), on_rank(error, inner.rank, inner.size) if inside == 1 else error
+        )
     finally:
         if previous is not None:
             signal.signal(signal.SIGINT, previous)

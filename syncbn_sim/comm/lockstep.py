@@ -12,14 +12,14 @@ from collections import defaultdict, deque
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import numpy as np
 
 from ..arrays import Array
 from ..errors import CommunicatorError, DeadlockError, MissingDependencyError, RankAbortedError
-from .base import REDUCTIONS, Communicator, group_members, reduce_in_rank_order
-from .calls import Asked, Call, finished, in_words, mismatch
+from .base import REDUCIBLE, REDUCTIONS, Communicator, group_members, reduce_in_rank_order
+from .calls import Asked, Call, finished, group_name, in_words, mismatch, not_its_own, on_rank, speaker
 
 if TYPE_CHECKING:
     from greenlet import greenlet
@@ -55,23 +55,33 @@ class World:
         self.ready: deque[greenlet] = deque()
         self.asked: list[Asked | None] = [None] * size
         self.calls = [0] * size
+        self.names = list(range(size))  # their numbers among all ranks, if other processes have some too
+        self.running: int | None = None
         self.failure: BaseException | None = None
         self.observer, self.said = observer, 0
 
-    def pause(self) -> None:
+    def refuse(self, rank: int) -> NoReturn:
+        """Raises the error for a call on the communicator of a rank that is not running."""
+        raise not_its_own(self.names[rank], "" if self.running is None else f"rank {self.names[self.running]}")
+
+    def pause(self, rank: int) -> None:
         """Lets the next rank run; returns when this one's turn has come again."""
         (self.ready.popleft() if self.ready else self.hub).switch()
+        self.running = rank
 
     def call_of(self, rank: int) -> Call:
         """What a rank waits in, in words."""
         asked = self.asked[rank]
         if asked is None:
             return finished(self.calls[rank] + 1)
-        return in_words(asked, self.calls[rank], self.tasks[rank].gr_frame)
+        frame = self.tasks[rank].gr_frame
+        caller = frame and frame.f_back  # of pause()
+        group = caller.f_locals["self"].group.name if caller else ""
+        return in_words(asked, self.calls[rank], frame, group)
 
     def stuck(self) -> CommunicatorError:
         """Why nobody can run."""
-        calls = {rank: self.call_of(rank) for rank in range(len(self.tasks))}
+        calls = {self.names[rank]: self.call_of(rank) for rank in range(len(self.tasks))}
         if any(call.op == "recv" for call in calls.values()):
             lines = "\n".join(f"  rank {r}: {call}" for r, call in calls.items())
             return DeadlockError(
@@ -91,8 +101,8 @@ class World:
 class Group:
     """One communicator's meeting place."""
 
-    def __init__(self, members: list[int], world: World) -> None:
-        self.members, self.world = members, world
+    def __init__(self, members: list[int], world: World, name: str = "") -> None:
+        self.members, self.world, self.name = members, world, name
         self.slots: list[Any] = [None] * len(members)
         self.arrived = 0
         self.asked: Asked = ()
@@ -114,10 +124,10 @@ class LockstepCommunicator(Communicator):
 
     def allreduce(self, array: object, op: str = "sum", out: Array | None = None) -> Array:
         """As `Communicator.allreduce`; an array that needs no preparation takes the short way, 1 us a rank."""
-        if type(array) is np.ndarray and array.dtype.char in "dfl" and op in REDUCTIONS:
+        if type(array) is np.ndarray and array.dtype in REDUCIBLE and op in REDUCTIONS:
             if out is None:
                 return self._allreduce(array, op)
-            if out is array:
+            if out is array and out.flags.c_contiguous:
                 self._allreduce_into(array, op, out)
                 return out
         return super().allreduce(array, op, out)
@@ -125,10 +135,13 @@ class LockstepCommunicator(Communicator):
     def meet(self, asked: Asked, payload: Any, combine: Callable[[list[Any]], Any]) -> Any:
         """All ranks bring a payload; the last one combines them in rank order; all leave with the result."""
         group, world = self.group, self._world
-        world.asked[self._world_rank] = asked
-        world.calls[self._world_rank] += 1
+        me = self._world_rank
+        if me != world.running:
+            world.refuse(me)
+        world.asked[me] = asked
+        world.calls[me] += 1
         if world.observer:
-            world.tell(asked[0], self._world_rank, None, payload)
+            world.tell(asked[0], me, None, payload)
         if group.arrived == 0:
             group.asked, group.agreed = asked, True
         elif asked != group.asked:
@@ -142,22 +155,21 @@ class LockstepCommunicator(Communicator):
             except Exception as error:  # raised on every rank, as if each had combined by itself
                 group.error = error
             world.ready.extend([world.tasks[member] for member in group.members])
-        world.pause()  # without agreement nobody wakes this group again, and the hub tells why
+        world.pause(me)  # without agreement nobody wakes this group again, and the hub tells why
         if group.error is not None:
             raise group.error
         return group.result
 
     def _allreduce(self, array: Array, op: str) -> Array:
-        total = self.meet(("allreduce", op, array.dtype, array.shape), array, lambda arrays: self._reduce(arrays, op))
-        return total.copy()
+        return self._total(array, op).copy()
 
     def _allreduce_into(self, array: Array, op: str, out: Array) -> None:
-        out[...] = self.meet(
-            ("allreduce", op, array.dtype, array.shape), array, lambda arrays: self._reduce(arrays, op)
-        )
+        out[...] = self._total(array, op)
 
-    def _reduce(self, arrays: list[Array], op: str) -> Array:
-        return reduce_in_rank_order(arrays, op)
+    def _total(self, array: Array, op: str) -> Array:
+        asked = ("allreduce", op, array.dtype, array.shape, speaker.get())
+        total: Array = self.meet(asked, array, lambda arrays: reduce_in_rank_order(arrays, op))
+        return total
 
     def _allgather(self, array: Array) -> list[Array]:
         parts = self.meet(("allgather", array.dtype), array, lambda arrays: [a.copy() for a in arrays])
@@ -170,11 +182,15 @@ class LockstepCommunicator(Communicator):
         self.meet(("barrier",), None, lambda _: None)
 
     def _split(self, color: int | None, key: int) -> Communicator | None:
+        world = self._world
+
         def groups(colors: list[tuple[int | None, int]]) -> dict[int, tuple[list[int], Group]]:
             found = {}
             for c in sorted({c for c, _ in colors if c is not None}):
                 ranks = group_members(colors, c)
-                found[c] = (ranks, Group([self.group.members[r] for r in ranks], self._world))
+                members = [self.group.members[r] for r in ranks]
+                name = group_name([world.names[m] for m in members], world.calls[self._world_rank])
+                found[c] = (ranks, Group(members, world, name))
             return found
 
         by_color = self.meet(("split",), (color, key), groups)
@@ -185,6 +201,8 @@ class LockstepCommunicator(Communicator):
 
     def _send(self, array: Array, dest: int, tag: int) -> None:
         world, receiver = self._world, self.group.members[dest]
+        if self._world_rank != world.running:
+            world.refuse(self._world_rank)
         world.tell("send", self._world_rank, receiver, array)
         self.group.mail[self.rank, dest, tag].append(array.copy())
         if world.asked[receiver] == ("recv", self.rank, tag, id(self.group)):
@@ -193,9 +211,11 @@ class LockstepCommunicator(Communicator):
 
     def _recv(self, source: int, tag: int) -> Array:
         world, box = self._world, self.group.mail[source, self.rank, tag]
+        if self._world_rank != world.running:
+            world.refuse(self._world_rank)
         if not box:
             world.asked[self._world_rank] = ("recv", source, tag, id(self.group))
-            world.pause()
+            world.pause(self._world_rank)
         return box.popleft()
 
 
@@ -229,16 +249,16 @@ def run(
     results: list[Any] = [None] * ranks
 
     def rank_main(rank: int) -> None:
+        comm = view(LockstepCommunicator(group, rank))
+        world.names[rank], world.running = comm.rank, rank
         try:
-            results[rank] = fn(view(LockstepCommunicator(group, rank)), *args, **(kwargs or {}))
-        except RankAbortedError:
-            pass
+            results[rank] = fn(comm, *args, **(kwargs or {}))
         except BaseException as error:
-            error.add_note(f"This happened on rank {rank} of {ranks}.")
-            world.failure = world.failure or error
+            world.failure = world.failure or on_rank(error, comm.rank, comm.size)
         world.asked[rank] = None
 
     _take_turns(world, rank_main, ranks)
+    world.running = None
     if world.failure is None and not all(task.dead for task in world.tasks):
         world.failure = world.stuck()
     if world.failure is not None:

@@ -6,10 +6,8 @@ import copy
 import os
 import pickle
 import sys
-import threading
 import time
 import traceback
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, NoReturn, cast
 
 import numpy as np
@@ -17,8 +15,8 @@ import numpy as np
 from ..arrays import Array
 from ..errors import CollectiveMismatchError, DataError
 from .base import Communicator
-from .calls import code_lines
-from .shared import SharedReduction, open_shared
+from .shared import SharedReduction, lowest, open_shared
+from .watchdog import GRACE, end_job, say, the_watchdog
 
 if TYPE_CHECKING:
     from mpi4py import MPI as mpi_types
@@ -26,9 +24,7 @@ if TYPE_CHECKING:
     Intracomm = mpi_types.Intracomm
     Request = mpi_types.Request
 
-PATIENCE = 300.0  # seconds; a job may well load data on one rank for minutes
 NAP = 1e-5  # seconds that a rank which waits for a message sleeps between looks
-GRACE = 2.0  # seconds in which the other ranks' watchdogs can speak before the job is ended
 
 
 _unfinished: list[tuple[Request, Array]] = []  # messages of this process that have not left yet, with what they carry
@@ -41,55 +37,6 @@ def _push() -> bool:
     return bool(_unfinished)
 
 
-class Watchdog:
-    """Ends a hung job: a rank that waits in MPI for longer than `patience` seconds says in which call, and aborts.
-
-    The environment variable SYNCBN_SIM_WATCHDOG sets the seconds (default 300). A blocked MPI call cannot be interrupted,
-    so a thread has to look on; it reads the blocked thread's stack only then.
-    """
-
-    def __init__(self, rank: int, abort: Callable[[], None]) -> None:
-        self.rank, self.abort = rank, abort
-        self.patience = float(os.environ.get("SYNCBN_SIM_WATCHDOG", PATIENCE))
-        self.calls = 0
-        self.last: tuple[object, ...] = ("no call yet",)
-        self.since: float | None = None
-        self.thread_id = threading.get_ident()
-        threading.Thread(target=self._look_on, daemon=True, name="mpi-watchdog").start()
-
-    def watch(self, *what: object) -> Watchdog:
-        """Marks the time inside one MPI call, as `with watchdog.watch("bcast", "root", 0):`; what is put into words only if it hangs."""
-        self.calls += 1
-        self.last, self.since = what, time.monotonic()
-        return self
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, *error: object) -> None:
-        self.since = None
-
-    def _look_on(self) -> None:
-        while True:
-            time.sleep(min(1.0, self.patience / 4))
-            since = self.since
-            if since is not None and time.monotonic() - since > self.patience:
-                break
-        frame = sys._current_frames().get(self.thread_id)
-        say(
-            f"rank {self.rank}: waiting for {self.patience:g} s in {' '.join(map(str, self.last))} (call {self.calls}) "
-            f"at {code_lines(frame)}. "
-            "Ranks that say nothing here are computing or gone. SYNCBN_SIM_WATCHDOG sets the seconds."
-        )
-        time.sleep(GRACE)
-        self.abort()
-
-
-def say(text: str) -> None:
-    """Writes whole lines to stderr in one call, so that lines of several ranks do not mix."""
-    os.write(2, (text.rstrip() + "\n").encode())
-
-
 class MPICommunicator(Communicator):
     """A duplicate of an MPI communicator, so that our messages never meet anybody else's.
 
@@ -100,20 +47,28 @@ class MPICommunicator(Communicator):
 
     backend = "mpi"
 
-    def __init__(self, mpi_comm: Intracomm, watchdog: Watchdog | None = None, crowded: bool | None = None) -> None:
+    def __init__(self, mpi_comm: Intracomm, crowded: bool | None = None) -> None:
         from mpi4py import MPI
 
         self._mpi = MPI
         self._comm = self.mpi_comm = mpi_comm
         self.rank, self.size = mpi_comm.rank, mpi_comm.size
-        self._watchdog = watchdog or Watchdog(self.rank, lambda: MPI.COMM_WORLD.Abort(1))
+        self._watchdog = the_watchdog()
         self._ops = {"sum": MPI.SUM, "max": MPI.MAX, "min": MPI.MIN}
-        self._crowded = crowd_one_machine(mpi_comm) if crowded is None else crowded
+        self._crowded = bool(crowded)
         self._shared: SharedReduction | None = None
         self._groups: list[MPICommunicator] = []
         # A group opens its meeting when it first talks, if ever; the world now, while all are here, so that nobody waits awake.
         if crowded is None:
-            self._meeting()
+            with self._watchdog.watch("the start of launch()"):
+                self._crowded = crowd_one_machine(mpi_comm)
+                self._meeting()
+
+    @property
+    def members(self) -> list[int]:
+        """The numbers of its ranks among all."""
+        mine, world = self._comm.Get_group(), self._mpi.COMM_WORLD.Get_group()
+        return [int(rank) for rank in mine.Translate_ranks(None, world)]
 
     def _meeting(self) -> SharedReduction | None:
         """Where ranks crowd: what they meet in, asleep. Collective."""
@@ -129,10 +84,18 @@ class MPICommunicator(Communicator):
 
     def _allreduce(self, array: Array, op: str) -> Array:
         result = np.empty_like(array)
-        self._allreduce_into(array, op, result)
+        self._reduce(array, op, result)
         return result
 
     def _allreduce_into(self, array: Array, op: str, out: Array) -> None:
+        if out is not array and np.may_share_memory(
+            array, out
+        ):  # MPI takes either one memory or two that do not overlap
+            out[...] = array
+            array = out
+        self._reduce(array, op, out)
+
+    def _reduce(self, array: Array, op: str, out: Array) -> None:
         with self._watchdog.watch("allreduce", op, array.dtype, array.shape):
             if meeting := self._meeting():
                 meeting.allreduce(array, op, out)
@@ -180,7 +143,7 @@ class MPICommunicator(Communicator):
             group = self._comm.Split(self._mpi.UNDEFINED if color is None else color, key)
         if color is None:
             return None
-        self._groups.append(MPICommunicator(cast("Intracomm", group), self._watchdog, self._crowded))
+        self._groups.append(MPICommunicator(cast("Intracomm", group), self._crowded))
         return self._groups[-1]
 
     def _send(self, array: Array, dest: int, tag: int) -> None:
@@ -222,9 +185,9 @@ def crowd_one_machine(comm: Intracomm) -> bool:
     here = comm.Split_type(MPI.COMM_TYPE_SHARED)
     mine = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
     cores = len(set().union(*here.allgather(mine)))  # each rank may be bound to a core of its own
-    crowded = here.size == comm.size > cores and hasattr(os, "mkfifo")
+    crowded = here.size == comm.size > cores
     here.Free()
-    return bool(comm.allreduce(crowded, MPI.LAND))
+    return bool(lowest(comm, crowded))
 
 
 def as_bytes(array: Array) -> Array:
@@ -243,23 +206,20 @@ def _parse(message: Array) -> Array:
     return message[end:].copy().view(dtype).reshape(shape)
 
 
-def end_all_on_uncaught_errors(rank: int) -> None:
+def end_all_on_uncaught_errors(name: str) -> None:
     """From now on an uncaught error of this process ends the job: it would wait in MPI_Finalize for the others, and they for it."""
-    sys.excepthook = lambda kind, error, trace: abort_with_traceback(rank, error)
+    sys.excepthook = lambda kind, error, trace: abort_with_traceback(name, error)
 
 
-def abort_with_traceback(rank: int, error: BaseException) -> NoReturn:
-    """Prints this rank's traceback, each line with its rank, and ends every process of the job.
+def abort_with_traceback(name: str, error: BaseException) -> NoReturn:
+    """Prints this rank's traceback, each line with the rank's name, and ends every process of the job.
 
     Of a mismatch that several ranks have found, one tells; the others speak only if that one should not.
     """
-    from mpi4py import MPI
-
     if isinstance(error, CollectiveMismatchError) and error.told_elsewhere:
         time.sleep(GRACE)
     # What is wrong with a user's file needs no stack; everything else does.
     told = str(error) if isinstance(error, DataError) else "".join(traceback.format_exception(error))
-    say("\n".join(f"[rank {rank}] {line}" for line in told.splitlines()))
+    say("\n".join(f"[{name}] {line}" for line in told.splitlines()))
     time.sleep(0.1)  # the process manager passes our words on in its own time, and Abort could overtake them
-    MPI.COMM_WORLD.Abort(1)
-    os._exit(1)  # Abort may return before it has ended this process, and nobody above should speak again
+    end_job()

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import faulthandler
 import os
+import re
 import socket
+import sys
 import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..errors import LaunchError, MissingDependencyError
+from .watchdog import Watchdog, say
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -36,7 +40,7 @@ def world_rank() -> int:
     return next((int(os.environ[name]) for name in _RANKS if name in os.environ), 0)
 
 
-def start_mpi() -> MPI.Intracomm:
+def start_mpi(watchdog: Watchdog) -> MPI.Intracomm:
     """Initialises MPI and returns a duplicate of its world.
 
     Raises:
@@ -44,7 +48,10 @@ def start_mpi() -> MPI.Intracomm:
         LaunchError: mpirun belongs to another MPI.
         SystemExit: another process ended before it got here; that one's traceback tells why.
     """
-    _wait_for_siblings()
+    if "mpi4py.MPI" not in sys.modules:  # where it is, this process has been through MPI_Init with all others
+        _wait_for_siblings(watchdog)
+    # The import runs MPI_Init, which lets no other thread of Python run, so no watchdog either; this one is none of Python's.
+    faulthandler.dump_traceback_later(watchdog.patience, exit=True, file=2)
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
@@ -54,6 +61,8 @@ def start_mpi() -> MPI.Intracomm:
             expected="mpi4py and an MPI library",
             do="Install them with: pip install 'syncbn-sim[mpi]' (no root needed).",
         ) from error
+    finally:
+        faulthandler.cancel_dump_traceback_later()
     promised = world_size()
     if promised is not None and promised != MPI.COMM_WORLD.size:
         raise LaunchError(
@@ -62,10 +71,26 @@ def start_mpi() -> MPI.Intracomm:
             expected="one world",
             do="This mpirun belongs to another MPI than mpi4py: use the one in the virtual environment's bin/.",
         )
-    return MPI.COMM_WORLD.Dup()
+    with watchdog.watch("the start of launch(), which every rank must reach"):
+        world = MPI.COMM_WORLD.Dup()
+        world.Barrier()  # so that every process has opened what the next line takes the name of
+    _take_names_away()
+    return world
 
 
-def _wait_for_siblings() -> None:
+def _take_names_away() -> None:
+    """Removes the name of the memory that MPICH has made for this job, which every process of the machine has opened by now.
+
+    The memory goes with its last process then, however that ends. MPICH removes the name at an orderly end only: each job that failed
+    left 2 to 8 MB in /dev/shm, until there was no room for a healthy one.
+    """
+    maps = Path("/proc/self/maps")
+    mapped = maps.read_text() if maps.exists() else ""
+    for name in set(re.findall(r" (/dev/shm/mpich_shm_[0-9a-f]+_[0-9]+)$", mapped, re.MULTILINE)):
+        Path(name).unlink(missing_ok=True)
+
+
+def _wait_for_siblings(watchdog: Watchdog) -> None:
     """Waits until every process that MPICH started on this machine is about to enter MPI_Init.
 
     MPICH does not notice a process that ends before MPI_Init, and MPI_Init waits for it for ever, deaf to
@@ -73,28 +98,28 @@ def _wait_for_siblings() -> None:
     looks for those of its siblings; if one of them is gone without a flag, waiting is over. Only for direct children of MPICH's
     process manager on Linux, and for a minute at most (a sibling may be no program of ours); Open MPI ends the job by itself.
     """
-    if "_flag" in globals():  # an earlier launch() in this process has been through here
-        return
     parent = os.getppid()
     listing, manager = Path(f"/proc/{parent}/task/{parent}/children"), Path(f"/proc/{parent}/comm")
     if "MPI_LOCALNRANKS" not in os.environ or not listing.exists() or not manager.read_text().startswith("hydra"):
         return
     flag = socket.socket(socket.AF_UNIX)
     flag.bind(f"\0syncbn-sim-{parent}-{os.getpid()}")
-    deadline = time.monotonic() + 60
+    globals()["_flag"] = flag  # held up until this process ends: a late sibling still looks for it
+    deadline = time.monotonic() + min(60.0, watchdog.patience)
     while time.monotonic() < deadline:
         alive = [pid for pid in listing.read_text().split() if _is_running(pid)]
         if len(alive) < int(os.environ["MPI_LOCALNRANKS"]):
-            os.write(
-                2,
-                f"rank {world_rank()}: another rank ended before launch(), so this one ends too. Read that rank's own message.\n".encode(),
+            say(
+                f"{watchdog.name}: another rank ended before launch(), so this one ends too. Read that rank's own message."
             )
             raise SystemExit(1)
         flags = Path("/proc/net/unix").read_text()
         if all(f"@syncbn-sim-{parent}-{pid}\n" in flags for pid in alive):
-            break
+            return
         time.sleep(0.02)
-    globals()["_flag"] = flag  # held up until this process ends: a late sibling still looks for it
+    say(
+        f"{watchdog.name}: not every rank has come to the start of launch(). Waiting {watchdog.patience:g} s more (SYNCBN_SIM_WATCHDOG)."
+    )
 
 
 def _is_running(pid: str) -> bool:

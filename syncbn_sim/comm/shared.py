@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import select
-import shutil
-import tempfile
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -119,32 +117,30 @@ def open_shared(comm: MPI.Intracomm, push: Callable[[], bool]) -> SharedReductio
 
 
 def _hang_bells(comm: MPI.Intracomm) -> dict[int, int] | None:
-    """Opens a named pipe a rank and takes the names away again. Rank 0 rings all bells, the others its own one. Collective."""
-    folder = comm.bcast(_new_folder() if comm.rank == 0 else None)
-    if folder is None:
-        return None
-    names = [os.path.join(folder, str(rank)) for rank in range(comm.size)]
+    """Makes a pipe a rank, which the others open by way of /proc. Rank 0 rings all bells, the others its own one. Collective.
+
+    Such a pipe has no name in any folder: whenever the job ends, nothing of it is left behind.
+    """
+    ends: list[int] = []
     bells: dict[int, int] = {}
+    pipes = np.zeros((comm.size, 3), np.int64)
 
     def open_them() -> None:
         for rank in range(comm.size) if comm.rank == 0 else (0, comm.rank):
-            bells[rank] = os.open(names[rank], os.O_RDWR)  # for both, so that opening waits for nobody
+            process, number, inode = pipes[rank]
+            bells[rank] = os.open(
+                f"/proc/{process}/fd/{number}", os.O_RDWR
+            )  # for both, so that neither end is ever closed
+            if os.fstat(bells[rank]).st_ino != inode:
+                raise OSError("the process of that number here is another one than in its own container")
 
-    all_can = _all_can(comm, lambda: os.mkfifo(names[comm.rank], 0o600)) and _all_can(comm, open_them)
-    if comm.rank == 0:
-        shutil.rmtree(folder, ignore_errors=True)
+    all_can = _all_can(comm, lambda: ends.extend(os.pipe()))
     if all_can:
-        return bells
-    for bell in bells.values():
-        os.close(bell)
-    return None
-
-
-def _new_folder() -> str | None:
-    try:
-        return tempfile.mkdtemp(prefix="syncbn-sim-")
-    except OSError:
-        return None
+        comm.Allgather(np.array([os.getpid(), ends[0], os.fstat(ends[0]).st_ino]), pipes)
+        all_can = _all_can(comm, open_them)
+    for end in [*ends, *([] if all_can else bells.values())]:
+        os.close(end)
+    return bells if all_can else None
 
 
 def _all_can(comm: MPI.Intracomm, step: Callable[[], None]) -> bool:
@@ -154,4 +150,16 @@ def _all_can(comm: MPI.Intracomm, step: Callable[[], None]) -> bool:
         done = 1
     except OSError:
         done = 0
-    return bool(comm.allreduce(done) == comm.size)
+    return bool(lowest(comm, done))
+
+
+def lowest(comm: MPI.Intracomm, number: int) -> int:
+    """The smallest of the ranks' numbers. Collective.
+
+    mpi4py's own `allreduce` of Python numbers holds the interpreter while it waits, so that no watchdog could speak.
+    """
+    from mpi4py import MPI
+
+    result = np.array(number, np.int64)
+    comm.Allreduce(MPI.IN_PLACE, result, MPI.MIN)
+    return int(result)

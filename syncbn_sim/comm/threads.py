@@ -15,15 +15,16 @@ import numpy as np
 from ..arrays import Array
 from ..errors import DeadlockError, RankAbortedError
 from .base import Communicator, group_members, reduce_in_rank_order
-from .calls import Asked, Call, finished, in_words, mismatch
+from .calls import Asked, Call, finished, group_name, in_words, mismatch, not_its_own, speaker
 
 
 class Waiting(NamedTuple):
-    """What a rank waits in: the call, its number on its communicator, and the group or mail box where what ends it will come."""
+    """What a rank waits in: the call, its number on its communicator, whose group that is, and for a message the mail box."""
 
     asked: Asked
     number: int
-    place: object
+    group: Group
+    box: object = None
 
 
 class World:
@@ -62,12 +63,18 @@ class World:
                 do="Read that rank's traceback.",
             )
 
-    def queue(self, rank: int, asked: Asked, number: int, place: object) -> None:
-        """Says that a rank will `sleep` now until something comes to `place`; call with the lock held.
+    def enter(self, rank: int) -> None:
+        """Lets the thread of a rank into a call of that rank's communicator, and no other one; call with the lock held."""
+        self.check()
+        if threading.get_ident() != self.threads[rank] or rank in self.finished:
+            raise not_its_own(rank, "" if rank in self.finished else f"thread {threading.current_thread().name}")
+
+    def queue(self, rank: int, waiting: Waiting) -> None:
+        """Says that a rank will `sleep` now until it is released; call with the lock held.
 
         A deadlock is known the moment nobody is left to run.
         """
-        self.waiting[rank] = Waiting(asked, number, place)
+        self.waiting[rank] = waiting
         self.check_deadlock()
 
     def sleep(self, rank: int) -> None:
@@ -87,9 +94,9 @@ class World:
         if after is not None:
             self.gates[after].release()
 
-    def call_of(self, rank: int, asked: Asked, number: int) -> Call:
+    def call_of(self, rank: int, asked: Asked, number: int, group: Group) -> Call:
         """In words what a rank is in; the rank must stay in it meanwhile."""
-        return in_words(asked, number, sys._current_frames()[self.threads[rank]])
+        return in_words(asked, number, sys._current_frames()[self.threads[rank]], group.name)
 
     def finish(self, rank: int, calls: int) -> None:
         """A rank has returned from its function."""
@@ -100,7 +107,7 @@ class World:
     def check_deadlock(self) -> None:
         """Fails the world if every rank waits or has finished."""
         if self.failure is None and self.waiting and len(self.waiting) + len(self.finished) == self.size:
-            waiting = {rank: self.call_of(rank, w.asked, w.number) for rank, w in self.waiting.items()}
+            waiting = {rank: self.call_of(rank, w.asked, w.number, w.group) for rank, w in self.waiting.items()}
             calls = {**waiting, **self.finished}
             if any(call.op == "recv" for call in waiting.values()):
                 lines = "\n".join(f"  rank {r}: {call}" for r, call in sorted(calls.items()))
@@ -120,6 +127,7 @@ class Group:
     """One communicator's meeting place: what each member brought, and what came out."""
 
     members: list[int]
+    name: str = ""
     slots: dict[int, tuple[Asked, int, Any]] = field(default_factory=dict)
     result: Any = None
     mail: dict[tuple[int, int, int], deque[Array]] = field(default_factory=lambda: defaultdict(deque))
@@ -145,14 +153,14 @@ class ThreadCommunicator(Communicator):
         self.calls += 1
         world, group, me = self._world, self._group, self._group.members[self.rank]
         with world.lock:
-            world.check()
+            world.enter(me)
             group.slots[self.rank] = (asked, self.calls, payload)
             last = len(group.slots) == self.size
             if last:
                 self._combine(combine)
                 world.release([member for member in group.members if member != me])
             else:
-                world.queue(me, asked, self.calls, group)
+                world.queue(me, Waiting(asked, self.calls, group))
         if not last:
             world.sleep(me)
         return group.result  # the next meeting cannot replace it before this rank has come there
@@ -163,7 +171,7 @@ class ThreadCommunicator(Communicator):
         slots, group.slots = [group.slots[r] for r in range(self.size)], {}
         if any(asked != slots[0][0] for asked, _, _ in slots):
             said = zip(group.members, slots, strict=True)
-            world.fail(None, mismatch({m: world.call_of(m, asked, number) for m, (asked, number, _) in said}))
+            world.fail(None, mismatch({m: world.call_of(m, asked, number, group) for m, (asked, number, _) in said}))
             world.check()
         group.result = combine([payload for _, _, payload in slots])
 
@@ -173,7 +181,7 @@ class ThreadCommunicator(Communicator):
         return result
 
     def _allreduce_into(self, array: Array, op: str, out: Array) -> None:
-        asked = ("allreduce", op, array.dtype, array.shape)
+        asked = ("allreduce", op, array.dtype, array.shape, speaker.get())
         out[...] = self._meet(asked, array, lambda arrays: reduce_in_rank_order(arrays, op))
 
     def _allgather(self, array: Array) -> list[Array]:
@@ -192,7 +200,8 @@ class ThreadCommunicator(Communicator):
             found = {}
             for c in sorted({c for c, _ in colors if c is not None}):
                 ranks = group_members(colors, c)
-                found[c] = (ranks, Group([self._group.members[r] for r in ranks]))
+                members = [self._group.members[r] for r in ranks]
+                found[c] = (ranks, Group(members, group_name(members, self.calls)))
             return found
 
         by_color = self._meet(("split",), (color, key), groups)
@@ -204,20 +213,20 @@ class ThreadCommunicator(Communicator):
     def _send(self, array: Array, dest: int, tag: int) -> None:
         world, group = self._world, self._group
         with world.lock:
-            world.check()
+            world.enter(group.members[self.rank])
             box, receiver = group.mail[self.rank, dest, tag], group.members[dest]
             box.append(array.copy())
-            if receiver in world.waiting and world.waiting[receiver].place is box:
+            if receiver in world.waiting and world.waiting[receiver].box is box:
                 world.release([receiver])
 
     def _recv(self, source: int, tag: int) -> Array:
         world, group, me = self._world, self._group, self._group.members[self.rank]
         with world.lock:
-            world.check()
+            world.enter(me)
             box = group.mail[source, self.rank, tag]
             empty = not box
             if empty:
-                world.queue(me, ("recv", source, tag), self.calls, box)
+                world.queue(me, Waiting(("recv", source, tag), self.calls, group, box))
         if empty:
             world.sleep(me)
         return box.popleft()

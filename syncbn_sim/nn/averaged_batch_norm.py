@@ -13,9 +13,10 @@ from ..functional import batch_norm as F
 from ..functional.batch_norm import BackwardSums
 from ..stats.moments import ONE, SHARES, Moments
 from .batch_norm import BatchNorm, Context, Statistics
+from .talker import Talker
 
 
-class AveragedBatchNorm(BatchNorm):
+class AveragedBatchNorm(Talker, BatchNorm):
     """BatchNorm with mean = average of the local means and var = average of the local biased variances.
 
     Two errors against the batch of all ranks: a rank with few rows counts as much as one with many, and the variance
@@ -42,13 +43,14 @@ class AveragedBatchNorm(BatchNorm):
         comm: Communicator | None = None,
     ) -> None:
         super().__init__(num_features, eps, momentum, affine, track_running_stats, dtype, channel_axis)
-        self.comm: Communicator = comm or SerialCommunicator()
+        self.comm = comm or SerialCommunicator()
 
     def batch_statistics(self, local: Moments) -> Statistics:
         """Averages over the non-empty ranks. The count is the one behind *this* rank's share: K n_rank."""
         n = local.count
         own = np.concatenate([local.mean, local.var(), [1.0, n]]) if n else np.zeros(2 * self.num_features + 2)
-        *both, ranks, total = self.comm.allreduce(own)
+        with self.speaks:
+            *both, ranks, total = self.comm.allreduce(own)
         if ranks == 0:
             return self.statistics_of(local)
         if total <= ONE:
@@ -63,7 +65,8 @@ class AveragedBatchNorm(BatchNorm):
 
     def sum_backward(self, local: BackwardSums) -> BackwardSums:
         """Every rank's output depends on the averages, so the sums run over all ranks."""
-        return BackwardSums.unpack(self.comm.allreduce(local.pack()))
+        with self.speaks:
+            return BackwardSums.unpack(self.comm.allreduce(local.pack()))
 
     def input_gradient(self, dy: Array, context: Context, weight: Array | None, sums: BackwardSums) -> Array:
         """As for BatchNorm, but a row moves the variance by its distance from its *own* rank's mean."""

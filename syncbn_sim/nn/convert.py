@@ -66,8 +66,8 @@ def revert_sync_batchnorm(model: M) -> M:
         if local is None:
             layer.comm = SerialCommunicator()
         else:
-            layer.__class__ = local
             del layer.comm
+            layer.__class__ = local
     return model
 
 

@@ -10,11 +10,12 @@ from ..comm.serial import SerialCommunicator
 from ..functional.batch_norm import BackwardSums
 from ..stats.moments import Moments
 from .batch_norm import BatchNorm, Statistics
+from .talker import Talker
 
 FAR = 1e8  # mean^2 / variance at which sums of squares around 0 have lost half of the variance's digits
 
 
-class SyncBatchNorm(BatchNorm):
+class SyncBatchNorm(Talker, BatchNorm):
     """BatchNorm whose batch is the union of the batches of all ranks of `comm`.
 
     Forward: y = weight (x - mean) / sqrt(var + eps) + bias with the mean and variance over all ranks, from the sums of
@@ -42,20 +43,22 @@ class SyncBatchNorm(BatchNorm):
         comm: Communicator | None = None,
     ) -> None:
         super().__init__(num_features, eps, momentum, affine, track_running_stats, dtype, channel_axis)
-        self.comm: Communicator = comm or SerialCommunicator()
+        self.comm = comm or SerialCommunicator()
 
     def batch_statistics(self, local: Moments) -> Statistics:
         """The statistics of the union: moments add, so one all-reduce of their sum is exact."""
         packed = local.pack()
-        union = self.statistics_of(Moments.unpack(self.comm.allreduce(packed, out=packed)))
-        if np.count_nonzero(union.mean * union.mean > FAR * (union.var + self.eps)):
-            # Every rank knows this now, and knows the mean: the same once more, around it.
-            packed = local.around(union.mean).pack()
-            moments = Moments.unpack(self.comm.allreduce(packed, out=packed)).around(-union.mean)
-            union = self.statistics_of(moments)
+        with self.speaks:
+            union = self.statistics_of(Moments.unpack(self.comm.allreduce(packed, out=packed)))
+            if np.count_nonzero(union.mean * union.mean > FAR * (union.var + self.eps)):
+                # Every rank knows this now, and knows the mean: the same once more, around it.
+                packed = local.around(union.mean).pack()
+                moments = Moments.unpack(self.comm.allreduce(packed, out=packed)).around(-union.mean)
+                union = self.statistics_of(moments)
         return union
 
     def sum_backward(self, local: BackwardSums) -> BackwardSums:
         """The adjoint of a sum over ranks is a sum over ranks."""
         packed = local.pack()
-        return BackwardSums.unpack(self.comm.allreduce(packed, out=packed))
+        with self.speaks:
+            return BackwardSums.unpack(self.comm.allreduce(packed, out=packed))

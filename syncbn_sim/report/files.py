@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import json
 import math
-import os
-import shutil
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from ..errors import DataError
 from ..experiments.result import Result
 
 
@@ -37,29 +37,76 @@ def config_toml(options: Mapping[str, Any]) -> str:
     )
 
 
+def check_writable(folder: Path, what: str) -> None:
+    """Tries whether something can be put into a folder, before the work whose result it is; leaves nothing there.
+
+    Raises:
+        DataError: it is not there, or cannot be written into.
+    """
+    try:
+        tempfile.TemporaryFile(dir=folder).close()
+    except OSError as error:
+        raise _unwritable(what, folder, "a folder", error) from error
+
+
+def check_out(out: Path) -> None:
+    """Tries whether `write_run` will be able to make the folder `out`, or to write into it.
+
+    Raises:
+        DataError: it will not.
+    """
+    nearest = next(path for path in (out.absolute(), *out.absolute().parents) if path.exists())
+    check_writable(nearest, "out")
+
+
 def write_run(out: Path, name: str, files: Mapping[str, bytes]) -> Path:
     """Writes a folder `out`/`name`-<time> with these files, in a hidden folder first that is renamed when all are there.
 
     Returns:
         The folder.
+
+    Raises:
+        DataError: it cannot be written.
     """
-    out.mkdir(parents=True, exist_ok=True)
-    hidden = out / f".{name}-{os.getpid()}.partial"
-    hidden.mkdir()
     try:
-        for file, content in files.items():
-            (hidden / file).write_bytes(content)
-        stamp, again = time.strftime("%Y%m%d-%H%M%S"), 0
-        while True:
-            folder = out / (f"{name}-{stamp}" + (f"-{again}" if again else ""))
-            try:
-                hidden.rename(folder)
-            except OSError:
-                if not folder.exists():
-                    raise
-                again += 1
-            else:
-                return folder
-    except BaseException:
-        shutil.rmtree(hidden, ignore_errors=True)
-        raise
+        out.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=f".{name}-", suffix=".partial", dir=out) as hidden:
+            complete = Path(hidden) / name  # inside, since the hidden one is for this user's eyes alone
+            complete.mkdir()
+            for file, content in files.items():
+                (complete / file).write_bytes(content)
+            return _renamed(complete, out / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
+    except OSError as error:
+        raise _unwritable("out", out, "a folder", error) from error
+
+
+def _renamed(complete: Path, folder: Path) -> Path:
+    """Gives a folder its name, or the next one that is free: folder-1, folder-2, ..."""
+    target, again = folder, 0
+    while True:
+        try:
+            return complete.rename(target)
+        except OSError:
+            if not target.exists():
+                raise
+            again += 1
+            target = folder.with_name(f"{folder.name}-{again}")
+
+
+def write_figure(path: Path, png: bytes) -> None:
+    """Writes a figure.
+
+    Raises:
+        DataError: it cannot be written.
+    """
+    try:
+        path.write_bytes(png)
+    except OSError as error:
+        raise _unwritable("figure", path, "a file", error) from error
+
+
+def _unwritable(what: str, path: Path, kind: str, error: OSError) -> DataError:
+    return DataError(
+        what, got=f"{path} ({error.strerror})", expected=f"{kind} that can be written",
+        do="Choose another one, or make the folder first: mkdir -p.",
+    )  # fmt: skip
