@@ -174,6 +174,68 @@ def test_an_answer_that_talks_too_much_is_told_so() -> None:
     assert examine(exercise, solutions(0)["global_accuracy"]).passed
 
 
+def test_a_check_that_counts_its_calls_does_not_pass() -> None:
+    """Whatever the pattern of right and wrong pairs may be, it must not be possible to know it beforehand."""
+    exercise = ALL["3.3"][1]
+    for last in range(1, 5):
+        calls = iter(range(1000))
+        assert not examine(exercise, lambda *pair, calls=calls, last=last: next(calls) < last).passed
+    in_order = [True, True, *(False for _ in exercise.mistakes)] * 2
+    answers = iter(in_order)
+    assert not examine(exercise, lambda *pair: next(answers)).passed
+
+
+def test_right_answers_in_another_container_pass() -> None:
+    right = {number: solutions(lesson)[e.name] for number, (lesson, e) in ALL.items()}
+    for number, attempt in {
+        "0.2": lambda labels: np.array(right["0.2"](labels)),
+        "0.3": lambda comm, right_rows: np.array([right["0.3"](comm, right_rows)]),
+        "1.4": lambda x: list(right["1.4"](x)),
+        "2.1": lambda x, eps: right["2.1"](x, eps).tolist(),
+        "3.1": lambda dy, x_hat: np.stack(right["3.1"](dy, x_hat)),
+        "3.3": lambda *pair: np.bool_(right["3.3"](*pair)),
+        "5.5": lambda *args: np.array(right["5.5"](*args)),
+    }.items():
+        assert examine(ALL[number][1], attempt).message == ALL[number][1].done, number
+    told = examine(ALL["1.3"][1], lambda *args: np.atleast_3d(right["1.3"](*args)))
+    assert "keepdims" in told.message
+
+
+def test_changed_arguments_are_remarked() -> None:
+    def standardize(x, eps):
+        x -= x.mean(axis=0)
+        return x / np.sqrt((x**2).mean(axis=0) + eps)
+
+    right = examine(ALL["2.1"][1], standardize)
+    assert right.passed
+    assert right.message.startswith(ALL["2.1"][1].done)
+    assert "It changes x in place" in right.message
+
+    def largest(comm, x):
+        np.abs(x, out=x)
+        return comm.allreduce(x.max(axis=0, initial=0.0))
+
+    wrong = examine(ALL["5.3"][1], largest)
+    assert not wrong.passed
+    assert "were added up" in wrong.message
+    assert "It changes x in place" in wrong.message
+
+
+def test_a_forgotten_return_is_told_as_one() -> None:
+    def no_return(x, eps):
+        mean = x.mean(axis=0)
+        (x - mean) / np.sqrt(x.var(axis=0) + eps)
+
+    def no_verdict(forward, backward, x, rng):
+        np.allclose(backward(x, x), 0)
+
+    def on_ranks(comm, right):
+        comm.allreduce(np.array([1.0]))
+
+    for number, attempt in (("2.1", no_return), ("3.3", no_verdict), ("0.3", on_ranks)):
+        assert "a `return` is missing" in examine(ALL[number][1], attempt).message
+
+
 def test_a_difference_says_where() -> None:
     assert examine(ALL["0.3"][1], lambda comm, right: comm.allreduce(np.array(0.5))).message.startswith(
         "case 1, rank 0: "
