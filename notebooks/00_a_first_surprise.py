@@ -41,7 +41,7 @@ from syncbn_sim.experiments import sorted_batches
 from syncbn_sim.experiments.arms import Arm
 from syncbn_sim.experiments.tasks import mlp
 from syncbn_sim.functional import batch_norm as F
-from syncbn_sim.lessons import check
+from syncbn_sim.lessons import check, interact
 from syncbn_sim.report.plots import COLOURS, STYLE
 
 # %matplotlib inline
@@ -211,7 +211,7 @@ for order in ("sorted", "iid"):
 # With many rows, or shuffled ones, a local mean is close to the mean of all. Try it:
 
 # %% tags=["remove-cell"]
-_ = widgets.interact(
+interact(
     draw_activations,
     order=widgets.ToggleButtons(options=["sorted", "iid"]),
     rows=widgets.IntSlider(value=4, min=2, max=24, continuous_update=False),

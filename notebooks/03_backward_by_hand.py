@@ -34,7 +34,7 @@ import numpy as np
 
 from syncbn_sim import nn
 from syncbn_sim.functional import batch_norm as F
-from syncbn_sim.lessons import check
+from syncbn_sim.lessons import check, interact
 from syncbn_sim.report.plots import STYLE
 
 # %matplotlib inline
@@ -234,7 +234,7 @@ assert kept < 1e-20
 # In the second figure, nothing: a whole batch of large gradients from above, and nothing goes on below. Keep this picture in mind for the next section.
 
 # %% tags=["remove-cell"]
-_ = widgets.interact(
+interact(
     lambda slope, noise: print(f"{100 * draw_line(slope, noise):.1f} % goes on below"),
     slope=widgets.FloatSlider(value=1, min=-2, max=2, step=0.25, continuous_update=False),
     noise=widgets.FloatSlider(value=0.5, min=0, max=2, step=0.25, continuous_update=False),
