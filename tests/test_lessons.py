@@ -99,6 +99,21 @@ def test_lesson_has_its_parts(source: Path) -> None:
     assert 3 <= len(exercises(int(source.stem[:2]))) <= 5
 
 
+def test_a_bar_is_a_mean_in_every_lesson() -> None:
+    """Gradients are dx and dy, as in code."""
+    for source in SOURCES:
+        for letter in re.findall(r"\\(?:bar|overline)\s*\{?(\\?\w+)", source.read_text()):
+            assert letter in "xhz", (source.stem, letter)  # inputs, hidden values; never a gradient
+
+
+def test_lesson_00_trains_as_many_nets_as_it_says() -> None:
+    text = SOURCES[0].read_text()
+    arms = re.search(r"arms=\((.*?)\)", text, re.S)[1].split(",")
+    assert len([arm for arm in arms if arm.strip()]) == 6
+    assert text.count("in six ways") == 2
+    assert " three times" not in text
+
+
 def test_set_up_cells_are_all_the_same() -> None:
     cells = {re.search(r"import importlib\.util.*?\n\n# %%", source.read_text(), re.S)[0] for source in SOURCES}
     assert len(cells) == 1
