@@ -93,7 +93,8 @@ def test_the_landing_page_has_an_install_line() -> None:
 
 def test_the_animations_first_frame_is_complete() -> None:
     """Both accuracy curves, to their ends: it is all that a printout or a still page shows."""
-    first = np.asarray(Image.open(ROOT / "docs/_static/syncbn.gif").convert("RGB")).astype(int)
+    with Image.open(ROOT / "docs/_static/syncbn.gif") as film:
+        first = np.asarray(film.convert("RGB")).astype(int)
     right = first[:, int(0.95 * first.shape[1]) :]
     for norm in ("local", "sync"):
         colour = np.array([int(COLOURS[norm][place : place + 2], 16) for place in (1, 3, 5)])
