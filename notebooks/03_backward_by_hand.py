@@ -488,7 +488,7 @@ check("3.2", input_gradient)
 
 # %% [markdown]
 # **3.3** A gradient check. `forward(x)` returns y; `backward(x, dy)` claims to return dx. Return True if the claim holds, False if not; draw what you need from `rng`. You may use `numeric_gradient`. Your check is tried
-# on a right backward pass and on several wrong ones.
+# on right backward passes and on many wrong ones, in any order.
 
 
 # %%

@@ -492,7 +492,7 @@ def merge(n_a, mean_a, m2_a, n_b, mean_b, m2_b):
 check("4.3", merge)
 
 # %% [markdown]
-# **4.4** Count, sum and sum of squares of `x`, shape (N, C), with a frequency weight $\ge 0$ for each row. Rows of weight 0 may hold anything, even NaN. Return `count, total, total_sq`.
+# **4.4** Count, sum and sum of squares of `x`, shape (N, C), with a frequency weight $\ge 0$ for each row. Rows of weight 0 may hold anything, even NaN; a NaN in a row that counts has to show. Return `count, total, total_sq`.
 
 
 # %%

@@ -146,6 +146,8 @@ def test_lesson_00_runs_in_jupyterlab_and_its_slider_changes_the_figure(browser,
     page.goto(f"{lab}/lab/tree/00_a_first_surprise.ipynb")
     page.wait_for_selector(".jp-Notebook", timeout=90_000)
     page.wait_for_selector(".jp-Notebook-ExecutionIndicator[data-status=idle]", timeout=90_000)
+    # The notebook's own mark says idle before there is a kernel: what is run then is lost, on a busy machine.
+    page.wait_for_selector("text=/Python 3.* . Idle/", timeout=90_000)
     page.click("text=Run >> nth=0")
     page.click(".lm-Menu-itemLabel:text-is('Run All Cells')")
     slider = page.locator(".widget-slider .noUi-handle").first
