@@ -1,23 +1,37 @@
 """The book: `make docs`. Needs no network, neither to build nor to view."""
 
+import json
 import os
 import re
-import shutil
 import sys
 from pathlib import Path
+
+from docutils import nodes
 
 HERE = Path(__file__).parent
 os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # for the lessons' kernels: small products only lose by more
 sys.path.insert(0, str(HERE.parent))
 
-# Sphinx reads only what lies below this folder; the lessons live in notebooks/. copy2 keeps the dates, so unchanged ones are not run again.
+
+def with_folded_drawings(notebook):
+    """The notebook's text, in which the code of cells that show a figure folds away: the figure is what a reader came for."""
+    book = json.loads(notebook.read_text())
+    for cell in book["cells"]:
+        if cell["cell_type"] == "code" and "plt.show()" in "".join(cell["source"]):
+            cell["metadata"].setdefault("tags", []).append("hide-input")
+    return json.dumps(book, indent=1)
+
+
+# Sphinx reads only what lies below this folder; the lessons live in notebooks/. What has not changed is not written, and not run again.
 for notebook in sorted((HERE.parent / "notebooks").glob("*.ipynb")):
-    shutil.copy2(notebook, HERE / "lessons" / notebook.name)
+    copy, text = HERE / "lessons" / notebook.name, with_folded_drawings(notebook)
+    if not copy.exists() or copy.read_text() != text:
+        copy.write_text(text)
 
 project = "syncbn-sim"
 author = "the syncbn-sim authors"
 copyright = "2026, the syncbn-sim authors"
-extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax"]
+extensions = ["myst_nb", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx.ext.mathjax", "sphinx.ext.viewcode"]
 exclude_patterns = ["_build", "results/*.md", "**/.ipynb_checkpoints"]
 nitpicky = True
 nitpick_ignore_regex = [("py:.*", r".*")]  # NumPy's own names have no pages without a network
@@ -30,6 +44,8 @@ nb_execution_cache_path = str(HERE / "_build" / "cache")
 nb_execution_timeout = 120
 nb_execution_raise_on_error = True
 nb_merge_streams = True
+nb_code_prompt_show = "show code"
+nb_code_prompt_hide = "hide code"
 nb_ipywidgets_js = {}  # the book shows the static twins; the scripts would come from the network
 
 add_module_names = False
@@ -72,7 +88,15 @@ def field_of_named_tuple(app, what, name, obj, skip, options):
     return True if type(obj).__name__ == "_tuplegetter" else None
 
 
+def without_object(app, tree):
+    """That a class is an object is no news."""
+    for paragraph in list(tree.findall(nodes.paragraph)):
+        if paragraph.astext() == "Bases: object":
+            paragraph.parent.remove(paragraph)
+
+
 def setup(app):
+    app.connect("doctree-read", without_object)
     app.connect("autodoc-process-signature", short_types)
     app.connect("autodoc-skip-member", field_of_named_tuple)
     app.connect("autodoc-process-docstring", plain_text, priority=1)

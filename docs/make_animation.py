@@ -81,7 +81,7 @@ def activations() -> list[np.ndarray]:
 
 
 def scenes(local_end: float, sync_end: float) -> list[Scene]:
-    """The story, frame by frame."""
+    """The story, frame by frame; it is shown again and again."""
     ease = (1 - np.cos(np.pi * np.linspace(0, 1, 13)[1:])) / 2
     apart = "8 processes (ranks) train together,\neach reads images of one digit"
     own = "Local batch norm: each rank\nsubtracts its own mean"
@@ -90,7 +90,8 @@ def scenes(local_end: float, sync_end: float) -> list[Scene]:
     reduce = "SyncBN: the ranks add up\ntheir sums (an all-reduce)"
     common = "One mean for all:\nthe digits stay apart"
     back = f"One mean for all:\n{sync_end:.0f} % accuracy"
-    story = [Scene(apart, 1.6)]
+    # The end comes first: whoever sees no movement (a reduced-motion setting, a printout) then sees it complete.
+    story = [Scene(back, 3.5, merged=1, sync=1, curves=(1, 1)), Scene(apart, 1.6)]
     story += [Scene(own, local=t) for t in ease]
     story += [Scene(gone, local=1, curves=(t, 0)) for t in np.linspace(0, 1, 14)[1:]]
     story += [Scene(failed, 1.8, local=1, curves=(1, 0))]
@@ -100,7 +101,7 @@ def scenes(local_end: float, sync_end: float) -> list[Scene]:
     story += [Scene(reduce, 0.6, merged=1, curves=(1, 0))]
     story += [Scene(common, merged=1, sync=t, curves=(1, 0)) for t in ease]
     story += [Scene(common, merged=1, sync=1, curves=(1, t)) for t in np.linspace(0, 1, 18)[1:]]
-    return [*story, Scene(back, 3.5, merged=1, sync=1, curves=(1, 1))]
+    return story
 
 
 def draw(scene: Scene, values: list[np.ndarray], curves: dict[str, np.ndarray]) -> Image.Image:
@@ -167,7 +168,7 @@ def main() -> None:
     story = scenes(curves["local"][-1], curves["sync"][-1])
     values = activations()
     frames = [draw(scene, values, curves) for scene in story]
-    palette = frames[-1].quantize(64)
+    palette = frames[0].quantize(64)
     small = [frame.quantize(palette=palette, dither=Image.Dither.NONE) for frame in frames]
     milliseconds = [round(1000 * scene.seconds) for scene in story]
     small[0].save(OUT, save_all=True, append_images=small[1:], duration=milliseconds, loop=0, optimize=True)

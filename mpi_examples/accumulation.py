@@ -3,7 +3,7 @@
 Accumulating gradients over k micro-batches is not a batch k times as large: batch norm sees each micro-batch alone. Let each
 micro-batch be a rank, and SyncBN makes it exact. The price is memory: all micro-batches are in flight at once.
 
-python mpi_examples/accumulation.py
+python mpi_examples/accumulation.py    (under mpirun every process does the same by itself, and rank 0 prints)
 """
 
 from __future__ import annotations
@@ -39,24 +39,32 @@ def one_step(comm: Communicator, synchronise: bool) -> np.ndarray:
     return model.state_dict()["0.weight"]
 
 
-def main() -> None:
-    """Compares both kinds of accumulation with the big batch."""
-    big = launch(one_step, 1, args=(False,))[0]
+def compare(_: Communicator) -> list[str]:
+    """Both kinds of accumulation against the big batch; the micro-batches are ranks inside this process."""
+    big = launch(one_step, 1, "serial", args=(False,))[0]
+    lines = []
     for name, synchronise in (("plain accumulation", False), ("micro-batches as lockstep ranks, SyncBN", True)):
         tracemalloc.start()
         step = launch(one_step, MICRO_BATCHES, "lockstep", args=(synchronise,))[0]
         peak = tracemalloc.get_traced_memory()[1]
         tracemalloc.stop()
         moved = np.abs(big - build(None).state_dict()["0.weight"]).max()
+        off = np.abs(step - big).max() / moved
+        lines.append(f"{name}: differs from the big batch by {off:.1e} of the step, peak {peak / 2**20:.1f} MiB")
+    return lines
+
+
+def main() -> None:
+    """Prints what rank 0 has found."""
+    found = launch(compare)
+    if found is not None:
+        print("\n".join(found[0]))
         print(
-            f"{name}: differs from the big batch by {np.abs(step - big).max() / moved:.1e} of the step, peak {peak / 2**20:.1f} MiB"
+            "Look at the differences: only shared statistics make it the big batch. Look at the peak: plain accumulation could"
         )
-    print(
-        "Look at the differences: only shared statistics make it the big batch. Look at the peak: plain accumulation could"
-    )
-    print(
-        f"have freed each micro-batch before the next one; here all {MICRO_BATCHES} wait for each other, so none is saved."
-    )
+        print(
+            f"have freed each micro-batch before the next one; here all {MICRO_BATCHES} wait for each other, so none is saved."
+        )
 
 
 if __name__ == "__main__":

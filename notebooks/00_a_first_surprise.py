@@ -14,7 +14,7 @@
 # %% [markdown]
 # # 00 A first surprise
 #
-# **You will** train the same small net on the same images three times, change nothing but the order of the images and where a mean is taken, and see its accuracy fall to
+# **You will** train the same small net on the same images in six ways, change nothing but the order of the images and where a mean is taken, and see its accuracy fall to
 # that of a guess and come back. Then you will see why, in one picture.
 #
 # **Before:** some Python and NumPy; you know that a net is trained on batches. Everything else is explained here or in lessons 01 to 07. **Time:** 15 minutes.
@@ -41,7 +41,7 @@ from syncbn_sim.experiments import sorted_batches
 from syncbn_sim.experiments.arms import Arm
 from syncbn_sim.experiments.tasks import mlp
 from syncbn_sim.functional import batch_norm as F
-from syncbn_sim.lessons import check
+from syncbn_sim.lessons import check, interact
 from syncbn_sim.report.plots import COLOURS, STYLE
 
 # %matplotlib inline
@@ -85,7 +85,7 @@ plt.show()
 # ## The experiment
 #
 # The net has two hidden layers, each with a *batch normalisation* (BN): it subtracts the mean of the batch from every activation and divides by the standard deviation. The question is:
-# the mean of *which* batch? Three answers are compared:
+# the mean of *which* batch? Three answers are compared, each on both orders of the images, so the net is trained in six ways:
 #
 # - `local`: of the rank's own four images. This is what a framework does if you do not ask for anything else.
 # - `sync`: of all 32 images of all ranks. The ranks add up their sums first; that is SyncBN.
@@ -211,7 +211,7 @@ for order in ("sorted", "iid"):
 # With many rows, or shuffled ones, a local mean is close to the mean of all. Try it:
 
 # %% tags=["remove-cell"]
-_ = widgets.interact(
+interact(
     draw_activations,
     order=widgets.ToggleButtons(options=["sorted", "iid"]),
     rows=widgets.IntSlider(value=4, min=2, max=24, continuous_update=False),

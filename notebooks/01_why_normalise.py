@@ -35,7 +35,7 @@ import numpy as np
 
 from syncbn_sim import data, nn, optim, train
 from syncbn_sim.comm import launch
-from syncbn_sim.lessons import check
+from syncbn_sim.lessons import check, interact
 from syncbn_sim.report.plots import COLOURS, STYLE
 from syncbn_sim.stats.intervals import mean_interval
 
@@ -178,7 +178,7 @@ for norm in NORMS:
 # Move the gain:
 
 # %% tags=["remove-cell"]
-_ = widgets.interact(
+interact(
     lambda gain: draw_depth(gain),
     gain=widgets.FloatSlider(value=0.41, min=0.3, max=2, step=0.01, description="gain", continuous_update=False),
 )

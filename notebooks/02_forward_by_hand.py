@@ -34,7 +34,7 @@ import numpy as np
 
 from syncbn_sim import nn
 from syncbn_sim.functional import batch_norm as F
-from syncbn_sim.lessons import check
+from syncbn_sim.lessons import check, interact
 from syncbn_sim.report.plots import STYLE
 
 # %matplotlib inline
@@ -139,7 +139,7 @@ draw_epsilon(-8, -5, -2)
 # Move it yourself:
 
 # %% tags=["remove-cell"]
-_ = widgets.interact(
+interact(
     lambda exponent: draw_epsilon(exponent),
     exponent=widgets.FloatSlider(value=-5, min=-9, max=-1, step=1, description="log10 eps", continuous_update=False),
 )
@@ -204,7 +204,7 @@ def draw_momentum(*momenta):
 draw_momentum(0.5, 0.1, 0.01)
 
 # %% tags=["remove-cell"]
-_ = widgets.interact(
+interact(
     lambda momentum: draw_momentum(momentum),
     momentum=widgets.FloatSlider(value=0.1, min=0.01, max=0.9, step=0.01, continuous_update=False),
 )

@@ -34,7 +34,7 @@ import numpy as np
 
 from syncbn_sim import nn
 from syncbn_sim.functional import batch_norm as F
-from syncbn_sim.lessons import check
+from syncbn_sim.lessons import check, interact
 from syncbn_sim.report.plots import STYLE
 
 # %matplotlib inline
@@ -44,10 +44,10 @@ np.set_printoptions(precision=4, suppress=True)
 # %% [markdown]
 # ## The question
 #
-# Training wants to know how the loss $L$ changes with each input. From above comes the *cotangent* $\bar y_i = \partial L / \partial y_i$, one number for each output. From it we need
-# $\bar\beta = \partial L / \partial\beta$, $\bar\gamma = \partial L / \partial\gamma$ and $\bar x_i = \partial L/\partial x_i$. (A bar over a letter: the gradient of $L$ with respect to it. In code: `dy`, `dx`.)
+# Training wants to know how the loss $L$ changes with each input. From above comes the *cotangent* $\mathrm dy_i = \partial L / \partial y_i$, one number for each output. From it we need
+# $\mathrm d\beta = \partial L / \partial\beta$, $\mathrm d\gamma = \partial L / \partial\gamma$ and $\mathrm dx_i = \partial L/\partial x_i$. (A d before a letter: the gradient of $L$ with respect to it, as in code: `dy`, `dx`.)
 #
-# Three rows, one channel, $\gamma = 2$, and $\varepsilon = 0$ so that paper suffices. The loss is three times the first output, so $\bar y = (3, 0, 0)$.
+# Three rows, one channel, $\gamma = 2$, and $\varepsilon = 0$ so that paper suffices. The loss is three times the first output, so $\mathrm dy = (3, 0, 0)$.
 
 # %%
 x, dy = np.array([[1.0], [1.0], [4.0]]), np.array([[3.0], [0.0], [0.0]])
@@ -69,10 +69,10 @@ print("x_hat", x_hat.ravel(), " y", y.ravel())
 NODES = {
     "x": (0, 1, "$x$"),
     "mean": (1.0, 0, r"mean $\mu$"),
-    "dev": (2.0, 1, r"$d = x - \mu$"),
+    "dev": (2.0, 1, r"$c = x - \mu$"),
     "var": (3.0, 0, r"variance $\sigma^2$"),
     "s": (5.0, 0, r"$s = 1/\sqrt{\sigma^2 + \varepsilon}$"),
-    "x_hat": (6.0, 1, r"$\hat x = s\,d$"),
+    "x_hat": (6.0, 1, r"$\hat x = s\,c$"),
     "y": (7.6, 1, r"$y = \gamma \hat x + \beta$"),
     "w": (7.6, 0, r"$\gamma, \beta$"),
 }
@@ -80,9 +80,9 @@ ARROWS = {  # from, to: the derivative that the backward pass multiplies with, a
     ("x", "mean"): (r"$1/n$", -0.25, 0.0),
     ("x", "dev"): (r"$1$", 0, 0.13),
     ("mean", "dev"): (r"$-1$", 0.25, -0.05),
-    ("dev", "var"): (r"$2d/n$", 0.32, 0.0),
+    ("dev", "var"): (r"$2c/n$", 0.32, 0.0),
     ("var", "s"): (r"$-\frac{1}{2}s^3$", -0.05, 0.17),
-    ("s", "x_hat"): (r"$d$", 0.2, -0.05),
+    ("s", "x_hat"): (r"$c$", 0.2, -0.05),
     ("dev", "x_hat"): (r"$s$", 0, 0.13),
     ("x_hat", "y"): (r"$\gamma$", 0, 0.13),
     ("w", "y"): (r"$\hat x,\ 1$", 0.3, 0.0),
@@ -116,16 +116,16 @@ draw_graph()
 #
 # Start at the right. $\beta$ is added to every output and $\gamma$ multiplies every $\hat x_i$, so they collect from all rows:
 #
-# $$\bar\beta = \sum_i \bar y_i = 3, \qquad \bar\gamma = \sum_i \bar y_i \hat x_i = 3 \cdot \left(-\tfrac{1}{\sqrt2}\right) \approx -2.12, \qquad \bar{\hat x} = \gamma\,\bar y = (6, 0, 0).$$
+# $$\mathrm d\beta = \sum_i \mathrm dy_i = 3, \qquad \mathrm d\gamma = \sum_i \mathrm dy_i\,\hat x_i = 3 \cdot \left(-\tfrac{1}{\sqrt2}\right) \approx -2.12, \qquad \mathrm d\hat x = \gamma\,\mathrm dy = (6, 0, 0).$$
 
 # %%
 d_bias, d_weight, d_x_hat = dy.sum(), (dy * x_hat).sum(), weight * dy
 print("d_bias", d_bias, " d_weight", round(d_weight, 4), " d_x_hat", d_x_hat.ravel())
 
 # %% [markdown]
-# $\hat x = s\,d$ has two factors. $s$ is one number for all rows, so it collects a sum, and passes it on to the variance:
+# $\hat x = s\,c$ has two factors. $s$ is one number for all rows, so it collects a sum, and passes it on to the variance:
 #
-# $$\bar s = \sum_i \bar{\hat x}_i\, d_i = 6\cdot(-1) = -6, \qquad \overline{\sigma^2} = -\tfrac12 s^3\, \bar s = \tfrac{3}{2\sqrt2} \approx 1.06.$$
+# $$\mathrm ds = \sum_i \mathrm d\hat x_i\, c_i = 6\cdot(-1) = -6, \qquad \mathrm d\sigma^2 = -\tfrac12 s^3\, \mathrm ds = \tfrac{3}{2\sqrt2} \approx 1.06.$$
 
 # %%
 d_s = (d_x_hat * deviation).sum()
@@ -133,10 +133,10 @@ d_var = -0.5 * s**3 * d_s
 print("d_s", d_s, " d_var", round(d_var, 4))
 
 # %% [markdown]
-# Two arrows arrive at $d$: straight from $\hat x$, and from the variance. They add up:
-# $\bar d_i = s\,\bar{\hat x}_i + \tfrac{2 d_i}{n}\,\overline{\sigma^2}$. Then the mean, which was subtracted from every row, collects $\bar\mu = -\sum_i \bar d_i$, and each $x_i$ is $1/n$ of it.
+# Two arrows arrive at $c$: straight from $\hat x$, and from the variance. They add up:
+# $\mathrm dc_i = s\,\mathrm d\hat x_i + \tfrac{2 c_i}{n}\,\mathrm d\sigma^2$. Then the mean, which was subtracted from every row, collects $\mathrm d\mu = -\sum_i \mathrm dc_i$, and each $x_i$ is $1/n$ of it.
 #
-# **Before you look:** which sum must the three numbers of $\bar x$ have? (What happens to $y$ if you add 1 to all of $x$?)
+# **Before you look:** which sum must the three numbers of $\mathrm dx$ have? (What happens to $y$ if you add 1 to all of $x$?)
 
 # %%
 d_deviation = s * d_x_hat + 2 * deviation / n * d_var
@@ -149,10 +149,10 @@ assert np.allclose(dx.ravel(), [1.5 * np.sqrt(2), -1.5 * np.sqrt(2), 0])
 # %% [markdown]
 # ## Three terms
 #
-# Put everything into one line (the path $d \to \sigma^2$ adds nothing to $\bar\mu$, because the deviations sum to zero), and three terms remain:
+# Put everything into one line (the path $c \to \sigma^2$ adds nothing to $\mathrm d\mu$, because the deviations sum to zero), and three terms remain:
 #
-# $$\bar x_j = \gamma s \Bigl(\underbrace{\bar y_j}_{\text{direct}} \;-\; \underbrace{\frac1n \sum_i \bar y_i}_{\text{through the mean}} \;-\;
-# \underbrace{\frac{\hat x_j}{n} \sum_i \bar y_i \hat x_i}_{\text{through the variance}}\Bigr).$$
+# $$\mathrm dx_j = \gamma s \Bigl(\underbrace{\mathrm dy_j}_{\text{direct}} \;-\; \underbrace{\frac1n \sum_i \mathrm dy_i}_{\text{through the mean}} \;-\;
+# \underbrace{\frac{\hat x_j}{n} \sum_i \mathrm dy_i\,\hat x_i}_{\text{through the variance}}\Bigr).$$
 #
 # On paper: direct $(3, 0, 0)$; through the mean $3/3 = 1$ for each row; through the variance $\hat x_j/3 \cdot (-3/\sqrt2)$, with $\hat x = (-1, -1, 2)/\sqrt2$ that is $(\tfrac12, \tfrac12, -1)$. What is left is
 # $(1.5, -1.5, 0)$, times $\gamma s = \sqrt2$.
@@ -179,9 +179,9 @@ assert np.allclose(engine, dx, rtol=0, atol=1e-12)
 # ## What is removed
 #
 # The first subtracted term is the same for every row; the second is proportional to $\hat x$, so it is a straight line in $x$. Level and slope: together they are a *regression line* through the points
-# $(x_i, \bar y_i)$, and $\bar x$ is what the line cannot explain, its residuals, times $\gamma s$. So (for $\varepsilon = 0$)
+# $(x_i, \mathrm dy_i)$, and $\mathrm dx$ is what the line cannot explain, its residuals, times $\gamma s$. So (for $\varepsilon = 0$)
 #
-# $$\sum_j \bar x_j = 0 \qquad\text{and}\qquad \sum_j \bar x_j\, \hat x_j = 0.$$
+# $$\sum_j \mathrm dx_j = 0 \qquad\text{and}\qquad \sum_j \mathrm dx_j\, \hat x_j = 0.$$
 #
 # This must be so: BN undoes any shift and any stretch of a column, so the loss cannot ask for one. **What do you expect** of a cotangent that *is* a straight line in $x$, without noise?
 
@@ -234,13 +234,13 @@ assert kept < 1e-20
 # In the second figure, nothing: a whole batch of large gradients from above, and nothing goes on below. Keep this picture in mind for the next section.
 
 # %% tags=["remove-cell"]
-_ = widgets.interact(
+interact(
     lambda slope, noise: print(f"{100 * draw_line(slope, noise):.1f} % goes on below"),
     slope=widgets.FloatSlider(value=1, min=-2, max=2, step=0.25, continuous_update=False),
     noise=widgets.FloatSlider(value=0.5, min=0, max=2, step=0.25, continuous_update=False),
 )
 # %% [markdown]
-# Two of the batch's $n$ dimensions are gone. With three rows one is left (that is why $\bar x$ above had such a simple form). With **two** rows, none:
+# Two of the batch's $n$ dimensions are gone. With three rows one is left (that is why $\mathrm dx$ above had such a simple form). With **two** rows, none:
 
 # %%
 two = nn.BatchNorm(1, eps=0, dtype=np.float64)
@@ -373,7 +373,7 @@ assert caught[3] == len(BUGS) - 1 > caught[2] >= len(BUGS) - 2
 assert max(caught[:2]) <= 6
 
 # %% [markdown]
-# Look at the largest true $|\bar x|$ that was printed. Under $\sum y$ the gradient is exactly zero (what is printed is rounding noise): $\sum_i y_i = n\beta$ whatever $x$ is. Zero times four is zero, and so is minus zero.
+# Look at the largest true $|\mathrm dx|$ that was printed. Under $\sum y$ the gradient is exactly zero (what is printed is rounding noise): $\sum_i y_i = n\beta$ whatever $x$ is. Zero times four is zero, and so is minus zero.
 # Such a check only catches a bug that makes *something out of nothing*. Under $\sum y^2 = n\bigl(\gamma^2 \sigma^2/(\sigma^2 + \varepsilon) + \beta^2\bigr)$, only $\varepsilon$ keeps it from zero. A random cotangent has parts that no line
 # explains. And with $\gamma = 1$ a lost $\gamma$ cannot be seen, so the weights must be random too.
 #
@@ -404,7 +404,7 @@ print(f"float32: off by {noise:.0e}")
 assert last[0] < noise < 1e-2 < last[1]
 
 # %% [markdown]
-# The same holds for $\bar\gamma$ and $\bar\beta$, which are not small; here is the engine's layer, all three gradients against differences:
+# The same holds for $\mathrm d\gamma$ and $\mathrm d\beta$, which are not small; here is the engine's layer, all three gradients against differences:
 
 # %%
 layer = nn.BatchNorm(3, dtype=np.float64)
@@ -426,7 +426,7 @@ for name, (found, truth) in truths.items():
 #
 # ## Frozen statistics
 #
-# In evaluation mode mean and variance are stored constants. Two of the three paths are cut, and only the direct term is left: $\bar x = \gamma s\, \bar y$. (One needs it for fine-tuning with frozen BN, or to ask what in an image
+# In evaluation mode mean and variance are stored constants. Two of the three paths are cut, and only the direct term is left: $\mathrm dx = \gamma s\, \mathrm dy$. (One needs it for fine-tuning with frozen BN, or to ask what in an image
 # a trained net looks at.) **What do you expect** of $\sum y$ as a check now?
 
 # %%
@@ -457,7 +457,7 @@ assert size_of_sum > 0.1
 #
 # - An input moves the output along three paths: directly, through the mean, and through the variance.
 # - The two extra terms remove a straight line from the cotangent: no shift and no stretch of the batch gets a gradient.
-# - Their sums, $\sum \bar y$ and $\sum \bar y \hat x$, are the gradients of bias and weight too.
+# - Their sums, $\sum \mathrm dy$ and $\sum \mathrm dy\,\hat x$, are the gradients of bias and weight too.
 # - $\sum y$ and $\sum y^2$ are (nearly) such lines: they check next to nothing. Use a random cotangent, random weights, float64, and look at the size of the true gradient.
 # - In evaluation only the direct term is left.
 #
@@ -488,7 +488,7 @@ check("3.2", input_gradient)
 
 # %% [markdown]
 # **3.3** A gradient check. `forward(x)` returns y; `backward(x, dy)` claims to return dx. Return True if the claim holds, False if not; draw what you need from `rng`. You may use `numeric_gradient`. Your check is tried
-# on a right backward pass and on several wrong ones.
+# on right backward passes and on many wrong ones, in any order.
 
 
 # %%

@@ -32,7 +32,7 @@ import ipywidgets as widgets
 import matplotlib.pyplot as plt
 import numpy as np
 
-from syncbn_sim.lessons import check
+from syncbn_sim.lessons import check, interact
 from syncbn_sim.report.plots import COLOURS, STYLE
 from syncbn_sim.stats import Moments, variance
 from syncbn_sim.stats.intervals import mean_interval
@@ -194,7 +194,7 @@ for n in (2, 8, 32):
 # Move the ranks apart yourself, and give one of them nearly all rows:
 
 # %% tags=["remove-cell"]
-_ = widgets.interact(
+interact(
     lambda distance, share: draw_union(distance, share=share),
     distance=widgets.FloatSlider(value=3, min=0, max=6, step=0.5, continuous_update=False),
     share=widgets.FloatSlider(
@@ -492,7 +492,7 @@ def merge(n_a, mean_a, m2_a, n_b, mean_b, m2_b):
 check("4.3", merge)
 
 # %% [markdown]
-# **4.4** Count, sum and sum of squares of `x`, shape (N, C), with a frequency weight $\ge 0$ for each row. Rows of weight 0 may hold anything, even NaN. Return `count, total, total_sq`.
+# **4.4** Count, sum and sum of squares of `x`, shape (N, C), with a frequency weight $\ge 0$ for each row. Rows of weight 0 may hold anything, even NaN; a NaN in a row that counts has to show. Return `count, total, total_sq`.
 
 
 # %%

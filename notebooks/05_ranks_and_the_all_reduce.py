@@ -36,7 +36,7 @@ from syncbn_sim.cluster import LINKS, allreduce_seconds, simulate
 from syncbn_sim.cluster.networks import resnet50
 from syncbn_sim.comm import launch, lockstep, schedules
 from syncbn_sim.errors import CollectiveMismatchError, DeadlockError
-from syncbn_sim.lessons import check
+from syncbn_sim.lessons import check, interact
 from syncbn_sim.report.plots import STYLE
 
 # %matplotlib inline
@@ -199,7 +199,7 @@ draw_messages(8, *NAMES)
 # Move the slider: with how many ranks does recursive doubling need spare rounds?
 
 # %% tags=["remove-cell"]
-_ = widgets.interact(
+interact(
     lambda ranks: draw_messages(ranks, *NAMES), ranks=widgets.IntSlider(value=5, min=2, max=12, continuous_update=False)
 )
 
@@ -304,7 +304,7 @@ draw_cost(16, "infiniband-ndr", "roce-25g")
 # Choose ranks and link: on which links does the grey band reach beyond $n^*$ (dotted)?
 
 # %% tags=["remove-cell"]
-_ = widgets.interact(
+interact(
     lambda ranks, kind: draw_cost(ranks, kind),
     ranks=widgets.SelectionSlider(options=[4, 8, 16, 32, 64], value=64, continuous_update=False),
     kind=widgets.Dropdown(options=list(LINKS), value="nvlink", description="link"),

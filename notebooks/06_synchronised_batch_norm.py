@@ -40,7 +40,7 @@ from syncbn_sim.comm import SerialCommunicator, launch, lockstep
 from syncbn_sim.comm.ledger import LedgerCommunicator
 from syncbn_sim.experiments.tasks import mlp
 from syncbn_sim.functional import batch_norm as F
-from syncbn_sim.lessons import check
+from syncbn_sim.lessons import check, interact
 from syncbn_sim.report.plots import COLOURS, STYLE
 from syncbn_sim.stats import Moments
 from syncbn_sim.stats.intervals import mean_interval
@@ -503,7 +503,7 @@ draw_averaging((2, 200, 1, 0), (2, 200, 1, 4), (2, 200, 0.1, 4))
 # Try more ranks and other distances:
 
 # %% tags=["remove-cell"]
-_ = widgets.interact(
+interact(
     lambda ranks, rows, share, distance: draw_averaging((ranks, rows, share, distance)),
     ranks=widgets.IntSlider(value=2, min=2, max=6, continuous_update=False),
     rows=widgets.IntSlider(value=200, min=2, max=400, continuous_update=False),

@@ -40,7 +40,7 @@ from syncbn_sim.data.request_log import user_activity
 from syncbn_sim.experiments import sorted_batches
 from syncbn_sim.experiments.arms import Arm
 from syncbn_sim.experiments.tasks import TASKS
-from syncbn_sim.lessons import check
+from syncbn_sim.lessons import check, interact
 from syncbn_sim.report.plots import COLOURS, STYLE
 from syncbn_sim.report.text import table
 from syncbn_sim.stats.intervals import mean_interval
@@ -431,7 +431,7 @@ draw_means((4, 32, 0.05), (4, 32, 0.5), (16, 32, 0.5))
 # Change ranks, rows and correlation:
 
 # %% tags=["remove-cell"]
-_ = widgets.interact(
+interact(
     lambda ranks, rows, rho: draw_means((ranks, rows, rho)),
     ranks=widgets.IntSlider(value=8, min=1, max=32, continuous_update=False),
     rows=widgets.IntSlider(value=32, min=4, max=64, continuous_update=False),

@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 import re
 import sys
+import tomllib
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import ROOT, run
+from PIL import Image
+
+from syncbn_sim.report.plots import COLOURS
 
 PAGES = [path for path in sorted((ROOT / "docs").rglob("*.md")) if "_build" not in path.parts]
 DOCUMENTS = [*PAGES, *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "mpi_examples/README.md"))]
@@ -65,6 +70,50 @@ def test_book_builds_without_warnings(tmp_path: Path) -> None:
     out = ["-D", "nb_execution_mode=off", "-d", str(tmp_path / "doctrees"), str(ROOT / "docs"), str(tmp_path / "html")]
     done = run([sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html", *out], 100)
     assert done.returncode == 0, done.stderr
+    html = tmp_path / "html"
+    landing = (html / "index.html").read_text().split("<article")[1].split("</article>")[0]
+    assert "toctree-wrapper compound" not in landing or 'toctree-l1"' not in landing  # the sidebar has it
+    for page in (html / "api").glob("*.html"):
+        text = page.read_text()
+        assert "highlight-python" in text, f"{page.name} has no example"
+        assert re.sub("<.*?>", "", text).count("Bases: object") == 0, page.name
+        assert "_modules/syncbn_sim" in text, f"{page.name} has no link to the source"
+    nn = (html / "api/nn.html").read_text()
+    assert nn.index('id="syncbn_sim.nn.batch_norm.BatchNorm"') < nn.index('id="syncbn_sim.nn.module.Module"')
+    assert re.search(r'<dt [^>]*id="(syncbn_sim[^"]*)"', nn)[1] == "syncbn_sim.nn.batch_norm.BatchNorm"
+    lesson = (html / "lessons/00_a_first_surprise.html").read_text()
+    drawings = (ROOT / "notebooks/00_a_first_surprise.py").read_text().count("plt.show()")
+    assert 2 < lesson.count("show code") <= drawings
+
+
+def test_the_landing_page_has_an_install_line() -> None:
+    repository = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+    assert f'pip install "syncbn-sim[lessons] @ git+{repository}"\n' in (ROOT / "docs/index.md").read_text()
+
+
+def test_the_animations_first_frame_is_complete() -> None:
+    """Both accuracy curves, to their ends: it is all that a printout or a still page shows."""
+    with Image.open(ROOT / "docs/_static/syncbn.gif") as film:
+        first = np.asarray(film.convert("RGB")).astype(int)
+    right = first[:, int(0.95 * first.shape[1]) :]
+    for norm in ("local", "sync"):
+        colour = np.array([int(COLOURS[norm][place : place + 2], 16) for place in (1, 3, 5)])
+        assert (np.abs(right - colour).max(axis=-1) < 40).sum() > 20, norm
+
+
+def test_switching_it_on_is_told_for_each_system() -> None:
+    text = (ROOT / "docs/howto/switch_on.md").read_text()
+    parts = dict(re.findall(r"^## (.+?)\n(.*?)(?=^## |\Z)", text, re.M | re.S))
+    for system in ("PyTorch", "Keras", "JAX and Flax", "Horovod"):
+        assert "```py\n" in parts[system]
+        assert "check" in parts[system] or "it is on" in parts[system]
+        targets = re.findall(r"sharp_bits\.md#([a-z0-9-]+)", parts[system])
+        assert len(targets) >= 2
+
+
+@pytest.mark.parametrize("page", DOCUMENTS, ids=ids(DOCUMENTS))
+def test_no_page_recommends_fewer_than_three_seeds(page: Path) -> None:
+    assert not re.search(r"--seeds [12]\b|seeds=[12]\b", page.read_text())
 
 
 def test_every_public_module_is_in_the_reference() -> None:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import re
+import runpy
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import run, run_mpi
+from conftest import ROOT, run, run_mpi
+from scipy.optimize import nnls
 
 from syncbn_sim import nn, optim, train
 from syncbn_sim.cluster import LINKS, Link, Topology, allreduce_seconds, link_named, simulate
 from syncbn_sim.cluster.closed_forms import fit
 from syncbn_sim.cluster.links import log_normal_stragglers, one_slow_node, parse_topology
+from syncbn_sim.cluster.measure import _fitted
 from syncbn_sim.cluster.networks import NETWORKS
 from syncbn_sim.cluster.step_cost import step_cost, where_all_gather_loses
 from syncbn_sim.comm.schedules import SCHEDULES
@@ -259,9 +262,13 @@ def test_bad_commands_are_explained(options: list[str], message: str) -> None:
     assert "Traceback" not in done.stderr
 
 
-def test_accumulation_example() -> None:
-    done = run([sys.executable, "mpi_examples/accumulation.py"])
+@pytest.mark.parametrize("ranks", [0, 3])
+def test_accumulation_example(ranks: int) -> None:
+    """Alone and under mpirun: the same two lines."""
+    script = "mpi_examples/accumulation.py"
+    done = run_mpi(ranks, script) if ranks else run([sys.executable, script])
     assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 4
     plain, synced = (float(line.split(" by ")[1].split()[0]) for line in done.stdout.splitlines()[:2])
     assert plain > 1e-2
     assert synced < 1e-10
@@ -278,6 +285,28 @@ def test_virtual_time_of_a_layer_at_65536_ranks() -> None:
     done = run([sys.executable, "-c", code], seconds=180)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout) < 60
+
+
+def test_what_measure_links_says_follows_from_its_figures() -> None:
+    script = runpy.run_path(str(ROOT / "mpi_examples/measure_links.py"))
+    good = script["conclusions"]([8e-6, 20e-6], [9e-6, 17e-6], [4e-6, 11e-6])
+    assert good[0] == "The constants predict our schedule: off by a factor of up to 1.2."
+    assert good[1] == "The constants do not predict the library's all-reduce: off by a factor of up to 2.0."
+    bad = script["conclusions"]([9167e-6], [3030e-6], [9000e-6])
+    assert bad[0] == "The constants do not predict our schedule: off by a factor of up to 3.0."
+    assert bad[1] == "The constants predict the library's all-reduce: off by a factor of up to 1.0."
+    assert "quiet machine" in bad[2]
+    assert len(bad) == 3
+    assert script["bandwidth"](0.5e-9) == "bandwidth   2.00 GB/s"
+    assert "GB/s" not in script["bandwidth"](0.0)
+
+
+@pytest.mark.parametrize("seconds", [[1.0, 2.0, 4.0], [3.0, 2.9, 3.1], [5.0, 4.0, 3.0], [1e-3, 0.1, 8.0]])
+def test_constants_fit_as_well_as_any_that_are_not_negative(seconds: list[float]) -> None:
+    sizes, seconds = np.array([8, 64, 512]), np.array(seconds)
+    link = _fitted(sizes, seconds)
+    best, _ = nnls(np.stack([1 / seconds, sizes / seconds], axis=1), np.ones(3))
+    assert (link.alpha, link.beta) == (pytest.approx(best[0], abs=1e-12), pytest.approx(best[1], abs=1e-12))
 
 
 @pytest.mark.slow

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import runpy
@@ -41,6 +42,7 @@ DRIVER = """
 import runpy, sys
 import ipywidgets as widgets
 import matplotlib.pyplot as plt
+import syncbn_sim.lessons
 
 def at_both_ends(function, **controls):
     for end in (0, -1):
@@ -53,7 +55,7 @@ def at_both_ends(function, **controls):
                 control.value = bool(end)
         assert function(**{name: control.value for name, control in controls.items()}) is None
 
-widgets.interact = at_both_ends
+syncbn_sim.lessons.interact = widgets.interact = at_both_ends
 plt.show = lambda: plt.close("all")
 runpy.run_path(sys.argv[1], run_name="__main__")
 """
@@ -95,6 +97,21 @@ def test_lesson_has_its_parts(source: Path) -> None:
         assert part in text, part
     assert re.search(r"what do you expect|before you look|guess|predict", text, re.I)
     assert 3 <= len(exercises(int(source.stem[:2]))) <= 5
+
+
+def test_a_bar_is_a_mean_in_every_lesson() -> None:
+    """Gradients are dx and dy, as in code."""
+    for source in SOURCES:
+        for letter in re.findall(r"\\(?:bar|overline)\s*\{?(\\?[a-z]+)", source.read_text()):
+            assert letter not in ("y", r"\beta", r"\gamma", r"\hat", r"\sigma"), (source.stem, letter)
+
+
+def test_lesson_00_trains_as_many_nets_as_it_says() -> None:
+    text = SOURCES[0].read_text()
+    arms = re.search(r"arms=\((.*?)\)", text, re.S)[1].split(",")
+    assert len([arm for arm in arms if arm.strip()]) == 6
+    assert text.count("in six ways") == 2
+    assert " three times" not in text
 
 
 def test_set_up_cells_are_all_the_same() -> None:
@@ -174,6 +191,68 @@ def test_an_answer_that_talks_too_much_is_told_so() -> None:
     assert examine(exercise, solutions(0)["global_accuracy"]).passed
 
 
+def test_a_check_that_counts_its_calls_does_not_pass() -> None:
+    """Whatever the pattern of right and wrong pairs may be, it must not be possible to know it beforehand."""
+    exercise = ALL["3.3"][1]
+    for last in range(1, 5):
+        calls = iter(range(1000))
+        assert not examine(exercise, lambda *pair, calls=calls, last=last: next(calls) < last).passed
+    in_order = [True, True, *(False for _ in exercise.mistakes)] * 2
+    answers = iter(in_order)
+    assert not examine(exercise, lambda *pair: next(answers)).passed
+
+
+def test_right_answers_in_another_container_pass() -> None:
+    right = {number: solutions(lesson)[e.name] for number, (lesson, e) in ALL.items()}
+    for number, attempt in {
+        "0.2": lambda labels: np.array(right["0.2"](labels)),
+        "0.3": lambda comm, right_rows: np.array([right["0.3"](comm, right_rows)]),
+        "1.4": lambda x: list(right["1.4"](x)),
+        "2.1": lambda x, eps: right["2.1"](x, eps).tolist(),
+        "3.1": lambda dy, x_hat: np.stack(right["3.1"](dy, x_hat)),
+        "3.3": lambda *pair: np.bool_(right["3.3"](*pair)),
+        "5.5": lambda *args: np.array(right["5.5"](*args)),
+    }.items():
+        assert examine(ALL[number][1], attempt).message == ALL[number][1].done, number
+    told = examine(ALL["1.3"][1], lambda *args: np.atleast_3d(right["1.3"](*args)))
+    assert "keepdims" in told.message
+
+
+def test_changed_arguments_are_remarked() -> None:
+    def standardize(x, eps):
+        x -= x.mean(axis=0)
+        return x / np.sqrt((x**2).mean(axis=0) + eps)
+
+    right = examine(ALL["2.1"][1], standardize)
+    assert right.passed
+    assert right.message.startswith(ALL["2.1"][1].done)
+    assert "It changes x in place" in right.message
+
+    def largest(comm, x):
+        np.abs(x, out=x)
+        return comm.allreduce(x.max(axis=0, initial=0.0))
+
+    wrong = examine(ALL["5.3"][1], largest)
+    assert not wrong.passed
+    assert "were added up" in wrong.message
+    assert "It changes x in place" in wrong.message
+
+
+def test_a_forgotten_return_is_told_as_one() -> None:
+    def no_return(x, eps):
+        mean = x.mean(axis=0)
+        (x - mean) / np.sqrt(x.var(axis=0) + eps)
+
+    def no_verdict(forward, backward, x, rng):
+        np.allclose(backward(x, x), 0)
+
+    def on_ranks(comm, right):
+        comm.allreduce(np.array([1.0]))
+
+    for number, attempt in (("2.1", no_return), ("3.3", no_verdict), ("0.3", on_ranks)):
+        assert "a `return` is missing" in examine(ALL[number][1], attempt).message
+
+
 def test_a_difference_says_where() -> None:
     assert examine(ALL["0.3"][1], lambda comm, right: comm.allreduce(np.array(0.5))).message.startswith(
         "case 1, rank 0: "
@@ -190,26 +269,68 @@ def test_a_learner_cannot_change_the_cases() -> None:
     assert examine(ALL["2.1"][1], solutions(2)["standardize"]).passed
 
 
+# What users type, but for one thing: a client that talks to the kernel while it waits for a cell's end may miss that (nbclient issue 312).
 EXECUTE = """
-import sys, nbclient, nbformat
-from jupyter_client.manager import AsyncKernelManager
+import sys
+from nbclient.output_widget import OutputWidget
+from nbconvert.nbconvertapp import main
 
-book = nbformat.read(sys.argv[1], as_version=4)
-nbclient.NotebookClient(book, km=AsyncKernelManager(kernel_name="python3", transport="ipc"), timeout=60).execute()
-outputs = [output for cell in book.cells if cell.cell_type == "code" for output in cell.outputs]
-print(*[kind for output in outputs for kind in output.get("data", {})])
+def talks(self):
+    raise AssertionError("the client talks while it waits: see lessons/sliders.py")
+
+OutputWidget.sync_state = talks
+main(["--to", "notebook", "--execute", "--stdout", "--log-level=ERROR", sys.argv[1]])
 """
+
+
+def executed(notebook: Path) -> list[dict]:
+    """The outputs of a notebook, run as `jupyter nbconvert --execute` does."""
+    env = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONPATH": str(ROOT)}
+    done = run([sys.executable, "-c", EXECUTE, str(notebook)], 90, env=env)
+    assert done.returncode == 0, done.stderr[-3000:]
+    return [output for cell in json.loads(done.stdout)["cells"] for output in cell.get("outputs", [])]
+
+
+def kinds(outputs: list[dict]) -> list[str]:
+    return [kind for output in outputs for kind in output.get("data", {})]
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("source", SOURCES, ids=NAMES)
 def test_notebook_runs_in_a_real_kernel(source: Path) -> None:
-    env = {**os.environ, "OPENBLAS_NUM_THREADS": "1"}
-    done = run([sys.executable, "-c", EXECUTE, str(source.with_suffix(".ipynb"))], 90, env=env)
-    assert done.returncode == 0, done.stderr[-3000:]
-    kinds = done.stdout.split()
-    assert kinds.count("image/png") >= 2
-    assert "application/vnd.jupyter.widget-view+json" in kinds
+    found = kinds(executed(source.with_suffix(".ipynb")))
+    assert found.count("image/png") >= 2
+    assert "application/vnd.jupyter.widget-view+json" in found
+
+
+def test_sliders_hand_their_figure_over_whole(tmp_path: Path) -> None:
+    cell = """%matplotlib inline
+import ipywidgets as widgets, matplotlib.pyplot as plt
+from syncbn_sim.lessons import interact
+slider = widgets.IntSlider(value=1, min=0, max=3)
+def draw(height):
+    plt.plot([0, height])
+    plt.show()
+    print("height", height)
+interact(draw, height=slider)
+slider.value = 2
+shown = next(w for w in widgets.Widget.widgets.values() if isinstance(w, widgets.Output))
+for output in shown.outputs:
+    print(output["output_type"], output.get("text") or list(output["data"]))
+"""
+    code = {"cell_type": "code", "source": cell, "id": "a", "metadata": {}, "outputs": [], "execution_count": None}
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    book = tmp_path / "book.ipynb"
+    book.write_text(json.dumps({"cells": [code], "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}))
+    outputs = executed(book)
+    assert "application/vnd.jupyter.widget-view+json" in kinds(outputs)
+    text = "".join(
+        output.get("text", "") if isinstance(output.get("text"), str) else "".join(output.get("text", []))
+        for output in outputs
+    )
+    assert "height 2" in text
+    assert "height 1" not in text
+    assert "image/png" in text
 
 
 @pytest.mark.slow

@@ -46,9 +46,11 @@ def _fitted(sizes: Array, seconds: Array) -> Link:
     """Alpha and beta >= 0 by least squares of relative error."""
     design = np.stack([np.ones(len(sizes)), sizes], axis=1) / seconds[:, None]
     alpha, beta = np.linalg.lstsq(design, np.ones(len(sizes)), rcond=None)[0]
-    if alpha < 0:  # then beta has to be fitted anew, without it
-        alpha, beta = 0.0, design[:, 1].sum() / (design[:, 1] ** 2).sum()
-    return Link(float(alpha), float(max(beta, 0.0)), "measured here")
+    if min(alpha, beta) < 0:  # then the other one has to be fitted anew, alone
+        kept = int(alpha < 0)
+        alone = design[:, kept].sum() / (design[:, kept] ** 2).sum()
+        alpha, beta = (0.0, alone) if kept else (alone, 0.0)
+    return Link(float(alpha), float(beta), "measured here")
 
 
 def _swap(comm: Communicator, array: Array) -> None:

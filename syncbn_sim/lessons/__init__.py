@@ -8,10 +8,11 @@ from typing import Any
 
 from ..errors import unknown
 from .exercise import Exercise, Mistake, Verdict, examine
+from .sliders import interact
 
 LESSONS = range(8)
 
-__all__ = ["LESSONS", "Exercise", "Mistake", "Verdict", "check", "examine", "exercises"]
+__all__ = ["LESSONS", "Exercise", "Mistake", "Verdict", "check", "examine", "exercises", "interact"]
 
 
 def exercises(lesson: int) -> dict[str, Exercise]:

@@ -87,8 +87,12 @@ def _global_accuracy(comm: Communicator, right: Array) -> float:
     return float(hits / rows)
 
 
-def _mean(values: Array) -> float:
-    return float(values.mean()) if len(values) else 0.0
+def _mean(values: Array, empty: float = 0.0) -> float:
+    return float(values.mean()) if len(values) else empty
+
+
+def _mean_of_means(comm: Communicator, right: Array, empty: float = 0.0) -> float:
+    return float(comm.allreduce(np.array([_mean(right, empty)]))[0] / comm.size)
 
 
 def _parts(rng: np.random.Generator) -> list[Any]:
@@ -110,8 +114,17 @@ GLOBAL_ACCURACY = Exercise(
             "each rank reports its own accuracy: nobody has talked. Use comm.allreduce.",
         ),
         Mistake(
-            lambda comm, right: float(comm.allreduce(np.array([_mean(right)]))[0] / comm.size),
+            lambda comm, right: _mean(right, np.nan),
+            "each rank reports its own accuracy, and a rank without rows NaN: nobody has talked. Use comm.allreduce.",
+        ),
+        Mistake(
+            _mean_of_means,
             "this is the mean of the ranks' accuracies: a rank with 2 rows counts as much as one with 9. Add up what can be added.",
+        ),
+        Mistake(
+            lambda comm, right: _mean_of_means(comm, right, np.nan),
+            "this is the mean of the ranks' accuracies. A rank with 2 rows counts as much as one with 9, and one without rows makes it "
+            "NaN on all: add up what can be added.",
         ),
         Mistake(
             lambda comm, right: float(comm.allreduce(np.array([float(right.sum())]))[0] / max(len(right), 1)),

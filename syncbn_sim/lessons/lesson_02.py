@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -50,22 +51,57 @@ STANDARDIZE = Exercise(
             lambda x, eps: (x - x.mean()) / np.sqrt(x.var() + eps),
             "one mean for everything: the channels are mixed. Each column needs a mean of its own (axis=0).",
         ),
+        Mistake(
+            lambda x, eps: (x - x.mean(0)) / (x.var(0) + eps),
+            "divided by the variance: a standard deviation is its root.",
+        ),
         Mistake(lambda x, eps: x / np.sqrt(x.var(0) + eps), "the spread is right, but the columns are not centred."),
     ),
     done="mean 0 and variance 1 in each column, but for what eps takes from the narrow one.",
 )
+
+
+def _images(axes: tuple[int, ...], spread: Callable[[Array, float], Array] | None = None, ddof: int = 0) -> Any:
+    """Batch norm of images with statistics over other axes, or another spread of (variance, eps)."""
+
+    def answer(x: Array, weight: Array, bias: Array, eps: float) -> Array:
+        var = x.var(axis=axes, keepdims=True, ddof=ddof)
+        sd = np.sqrt(var + eps) if spread is None else spread(var, eps)
+        return F.scale_and_shift((x - x.mean(axis=axes, keepdims=True)) / sd, weight, bias)
+
+    return answer
+
 
 SCALE_AND_SHIFT = Exercise(
     number="2.2",
     name="batch_norm_images",
     start="nothing comes back yet. For images the batch of a channel is everything but the channel: which axes are that?",
     right=lambda x, weight, bias, eps: F.scale_and_shift(_x_hat(x, eps), weight, bias),
-    cases=lambda rng: [(rng.normal(size=(2, 3, 4, 5)) + 1, rng.uniform(0.5, 2, 3), rng.normal(size=3), EPS)],
+    cases=lambda rng: [
+        (rng.normal(size=(2, 3, 4, 5)) * 0.1 + 1, rng.uniform(0.5, 2, 3), rng.normal(size=3), 1e-3),
+        (rng.normal(size=(4, 2, 3, 3)) * 2, rng.uniform(0.5, 2, 2), rng.normal(size=2), EPS),
+    ],
     mistakes=(
         Mistake(
-            lambda x, weight, bias, eps: F.scale_and_shift((x - x.mean(0)) / np.sqrt(x.var(0) + eps), weight, bias),
+            _images((0,)),
             "each pixel is normalised by itself, over 2 numbers. A channel's statistics run over rows and columns too: axes 0, 2 and 3.",
         ),
+        Mistake(
+            _images((2, 3)),
+            "each image has statistics of its own (that is InstanceNorm): a channel's batch is all images together.",
+        ),
+        Mistake(
+            _images((1, 2, 3)),
+            "each image has one mean for all its channels (that is LayerNorm): every channel has its own, over all images.",
+        ),
+        Mistake(_images((0, 1, 2, 3)), "one mean for everything: the channels are mixed. Each has a mean of its own."),
+        Mistake(_images((0, 2, 3), lambda var, eps: var + eps), "divided by the variance: where is the root?"),
+        Mistake(_images((0, 2, 3), lambda var, eps: np.sqrt(var)), "the axes are right, but eps is missing."),
+        Mistake(
+            _images((0, 2, 3), lambda var, eps: np.sqrt(var) + eps),
+            "eps stands outside the root; it belongs inside, beside the variance.",
+        ),
+        Mistake(_images((0, 2, 3), ddof=1), "the unbiased variance (n - 1); what normalises divides by n."),
         Mistake(
             lambda x, weight, bias, eps: _x_hat(x, eps),
             "x_hat is right. What is missing is the part the net learns: weight and bias, one of each a channel.",
@@ -75,11 +111,15 @@ SCALE_AND_SHIFT = Exercise(
             "the scale is right, the shift is missing.",
         ),
         Mistake(
+            lambda x, weight, bias, eps: F.scale_and_shift(_x_hat(x, eps), bias, weight),
+            "weight and bias have changed places: the weight multiplies.",
+        ),
+        Mistake(
             lambda x, weight, bias, eps: F.scale_and_shift(x, weight, bias),
             "scaled and shifted, but never normalised: use your x_hat.",
         ),
     ),
-    done="one mean and one variance a channel, over 2 x 4 x 5 = 40 numbers.",
+    done="one mean and one variance a channel, over images, rows and columns: 2 x 4 x 5 = 40 numbers in the first case.",
 )
 
 
@@ -131,6 +171,10 @@ EVALUATION = Exercise(
             "divided by the variance; the equation divides by its square root.",
         ),
         Mistake(lambda x, mean, var, eps: (x - mean) / np.sqrt(var), "eps belongs to evaluation too."),
+        Mistake(
+            lambda x, mean, var, eps: (x - mean) / (np.sqrt(var) + eps),
+            "eps stands outside the root; it belongs inside, beside the variance.",
+        ),
     ),
     done="no sum over the batch: in evaluation every row is on its own, and no rank needs to talk.",
 )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,7 @@ import numpy as np
 from ..arrays import Array
 from ..functional import batch_norm as F
 from .exercise import Exercise, Mistake
-
-EPS = 1e-5
+from .lesson_03_check import CHECK, input_gradient, standardized, terms
 
 
 def _parameters(dy: Array, x_hat: Array) -> tuple[Array, Array]:
@@ -19,17 +17,12 @@ def _parameters(dy: Array, x_hat: Array) -> tuple[Array, Array]:
     return sums.dy_x_hat, sums.dy
 
 
-def _x_hat(x: Array) -> tuple[Array, Array]:
-    moments = F.local_moments(x)
-    return F.standardize(x, moments.mean, moments.var(), EPS)
-
-
 PARAMETERS = Exercise(
     number="3.1",
     name="parameter_gradients",
     start="nothing comes back yet. Every row was shifted by the same bias: so the bias collects from every row.",
     right=_parameters,
-    cases=lambda rng: [(rng.normal(size=(4, 4)), _x_hat(rng.normal(size=(4, 4)))[0])],
+    cases=lambda rng: [(rng.normal(size=(4, 4)), standardized(rng.normal(size=(4, 4)))[0])],
     mistakes=(
         Mistake(lambda dy, x_hat: _parameters(dy, x_hat)[::-1], "both are there, in the wrong order: weight first."),
         Mistake(
@@ -53,14 +46,6 @@ PARAMETERS = Exercise(
 )
 
 
-def _input(dy: Array, x_hat: Array, inv_std: Array, weight: Array) -> Array:
-    return F.input_gradient(dy, x_hat, inv_std, weight, F.local_backward_sums(dy, x_hat), len(dy))
-
-
-def _terms(dy: Array, x_hat: Array) -> tuple[Array, Array]:
-    return dy.mean(0), x_hat * (dy * x_hat).mean(0)
-
-
 def _over_all(dy: Array, x_hat: Array) -> Array:
     """Both terms with sums over rows and channels."""
     return np.asarray(dy.sum() + x_hat * (dy * x_hat).sum())
@@ -69,7 +54,7 @@ def _over_all(dy: Array, x_hat: Array) -> Array:
 def _draw_input(rng: np.random.Generator) -> list[tuple[Any, ...]]:
     cases = []
     for rows, channels in ((5, 3), (8, 2)):
-        x_hat, inv_std = _x_hat(rng.normal(size=(rows, channels)) * rng.uniform(0.5, 3, channels))
+        x_hat, inv_std = standardized(rng.normal(size=(rows, channels)) * rng.uniform(0.5, 3, channels))
         cases.append((rng.normal(size=(rows, channels)) + 0.5 + x_hat, x_hat, inv_std, rng.uniform(1.5, 3, channels)))
     return cases
 
@@ -78,7 +63,7 @@ INPUT = Exercise(
     number="3.2",
     name="input_gradient",
     start="nothing comes back yet. Three terms in a bracket, and a factor before it.",
-    right=_input,
+    right=input_gradient,
     cases=_draw_input,
     mistakes=(
         Mistake(
@@ -86,37 +71,49 @@ INPUT = Exercise(
             "the direct term alone: this is the gradient for *frozen* statistics. Here the batch made its own mean and variance.",
         ),
         Mistake(
-            lambda dy, x_hat, inv_std, weight: weight * inv_std * (dy - _terms(dy, x_hat)[1]),
+            lambda dy, x_hat, inv_std, weight: weight * inv_std * (dy - terms(dy, x_hat)[1]),
             "the rows of dx should add up to zero, and do not: which path carries a shift of the whole column?",
         ),
         Mistake(
-            lambda dy, x_hat, inv_std, weight: weight * inv_std * (dy - _terms(dy, x_hat)[0]),
+            lambda dy, x_hat, inv_std, weight: weight * inv_std * (dy - terms(dy, x_hat)[0]),
             "shifts are taken out, stretches are not: sum(dx * x_hat) should be zero. One path is missing.",
         ),
         Mistake(
-            lambda dy, x_hat, inv_std, weight: inv_std * (dy - sum(_terms(dy, x_hat))),
+            lambda dy, x_hat, inv_std, weight: inv_std * (dy - sum(terms(dy, x_hat))),
             "what did y = weight * x_hat + bias do to x_hat? Its factor is missing. (With weight 1 nobody would see it.)",
         ),
         Mistake(
-            lambda dy, x_hat, inv_std, weight: weight * (dy - sum(_terms(dy, x_hat))),
+            lambda dy, x_hat, inv_std, weight: weight * (dy - sum(terms(dy, x_hat))),
             "the bracket and the weight are right, but the standardisation divided by something, so its gradient does too.",
         ),
         Mistake(
-            lambda dy, x_hat, inv_std, weight: weight * inv_std * (dy - len(dy) * sum(_terms(dy, x_hat))),
+            lambda dy, x_hat, inv_std, weight: weight * inv_std * (dy - len(dy) * sum(terms(dy, x_hat))),
             "the two sums are subtracted whole. Each row makes up only a part of the mean and of the variance: which part?",
         ),
         Mistake(
             lambda dy, x_hat, inv_std, weight: (
-                weight * inv_std * (dy - len(dy) / (len(dy) - 1) * sum(_terms(dy, x_hat)))
+                weight * inv_std * (dy - len(dy) / (len(dy) - 1) * sum(terms(dy, x_hat)))
             ),
             "divided by n - 1. The forward pass normalises by the biased variance, so its gradient has n.",
         ),
         Mistake(
-            lambda dy, x_hat, inv_std, weight: weight * inv_std * (dy - _terms(dy, x_hat)[0] + _terms(dy, x_hat)[1]),
+            lambda dy, x_hat, inv_std, weight: weight * inv_std * (dy - terms(dy, x_hat)[0] + terms(dy, x_hat)[1]),
             "a sign: a larger variance makes x_hat *smaller*.",
         ),
         Mistake(
-            lambda dy, x_hat, inv_std, weight: weight * inv_std * (dy - _terms(dy, x_hat)[0] - (dy * x_hat).mean(0)),
+            lambda dy, x_hat, inv_std, weight: weight * inv_std * (dy + terms(dy, x_hat)[0] - terms(dy, x_hat)[1]),
+            "a sign: the mean is *subtracted*, so its path takes away.",
+        ),
+        Mistake(
+            lambda dy, x_hat, inv_std, weight: weight * inv_std * (dy + sum(terms(dy, x_hat))),
+            "two signs: both paths through the statistics take away.",
+        ),
+        Mistake(
+            lambda dy, x_hat, inv_std, weight: weight / inv_std * (dy - sum(terms(dy, x_hat))),
+            "divided by inv_std, which is 1 over the standard deviation already.",
+        ),
+        Mistake(
+            lambda dy, x_hat, inv_std, weight: weight * inv_std * (dy - terms(dy, x_hat)[0] - (dy * x_hat).mean(0)),
             "the third term is the same for every row. A row far from the mean moves the variance more than one in the middle.",
         ),
         Mistake(
@@ -131,92 +128,6 @@ INPUT = Exercise(
     done="what is left of dy when its level and its slope in x are taken out.",
 )
 
-_WEIGHT, _BIAS = np.array([2.0, 0.5, 1.5]), np.zeros(3)
-
-
-def _forward(x: Array) -> Array:
-    return F.scale_and_shift(_x_hat(x)[0], _WEIGHT, _BIAS)
-
-
-def _backward(x: Array, dy: Array) -> Array:
-    return _input(dy, *_x_hat(x), _WEIGHT)
-
-
-def _affine(x: Array) -> Array:
-    return 3.0 * x + x * x
-
-
-def _shifted(x: Array, dy: Array) -> Array:
-    x_hat, inv_std = _x_hat(x)
-    return _WEIGHT * inv_std * (dy - _terms(dy, x_hat)[1])
-
-
-def _stretched(x: Array, dy: Array) -> Array:
-    x_hat, inv_std = _x_hat(x)
-    return _WEIGHT * inv_std * (dy - _terms(dy, x_hat)[0])
-
-
-def _draw_checks(rng: np.random.Generator) -> list[tuple[Any, ...]]:
-    """A right pair and wrong ones: through batch norm, and through a function without statistics."""
-    pairs: list[tuple[Callable[..., Array], Callable[..., Array]]] = [
-        (_forward, _backward),
-        (_forward, lambda x, dy: _backward(x, dy) / _WEIGHT),
-        (_forward, lambda x, dy: 4 * _backward(x, dy)),
-        (_forward, lambda x, dy: np.zeros_like(x)),
-        (_forward, _stretched),
-        (_forward, _shifted),
-        (_affine, lambda x, dy: dy * (3.0 + 2 * x)),
-        (_affine, lambda x, dy: dy * 3.0),
-    ]
-    return [(f, b, rng.normal(size=(6, 3)) * [1, 2, 0.5] + 1, np.random.default_rng(7)) for f, b in pairs]
-
-
-def _agrees(cotangent: Callable[[Array, np.random.Generator], Array], plain: bool = False) -> Callable[..., bool]:
-    """The check with that cotangent, as a function of the output; `plain`: but the numeric gradient is of sum(y)."""
-
-    def is_right(forward: Any, backward: Any, x: Array, rng: np.random.Generator) -> bool:
-        dy, h = cotangent(forward(x), rng), 1e-5
-        truth = np.zeros_like(x)
-        for index in np.ndindex(x.shape):
-            nudge = np.zeros_like(x)
-            nudge[index] = h
-            truth[index] = ((1.0 if plain else dy) * (forward(x + nudge) - forward(x - nudge))).sum() / (2 * h)
-        return bool(np.allclose(backward(x, dy), truth, rtol=1e-3, atol=2e-4))
-
-    return is_right
-
-
-CHECK = Exercise(
-    number="3.3",
-    name="backward_is_right",
-    start="nothing comes back yet. A cotangent, a loss made of it, its numeric gradient, a comparison: True or False.",
-    right=_agrees(lambda y, rng: rng.normal(size=y.shape)),
-    cases=_draw_checks,
-    mistakes=(
-        Mistake(
-            lambda forward, backward, x, rng: True,
-            "everything passes, wrong ones too: what would your check say of a backward pass that returns nothing but zeros?",
-        ),
-        Mistake(
-            lambda forward, backward, x, rng: False,
-            "nothing passes, not even a right one. Floating point never agrees exactly: how close is close enough?",
-        ),
-        Mistake(
-            _agrees(lambda y, rng: rng.normal(size=y.shape), plain=True),
-            "two different losses: the dy that you pass to `backward` must be the cotangent of the loss whose numeric gradient you take.",
-        ),
-        Mistake(
-            _agrees(lambda y, rng: np.ones_like(y)),
-            "is the loss a plain sum? Its true gradient through batch norm is zero, and 4 times zero is zero. Some bugs got through.",
-        ),
-        Mistake(
-            _agrees(lambda y, rng: 2 * y),
-            "is the loss a sum of squares? Its cotangent is a straight line in x, and batch norm removes that. Some bugs got through.",
-        ),
-    ),
-    done="a random cotangent has something of every direction in it, so no wrong term can hide.",
-)
-
 
 def _evaluation(
     dy: Array, x: Array, running_mean: Array, running_var: Array, weight: Array, eps: float
@@ -229,7 +140,7 @@ def _as_in_training(
     dy: Array, x: Array, running_mean: Array, running_var: Array, weight: Array, eps: float
 ) -> tuple[Array, Array, Array]:
     x_hat, inv_std = F.standardize(x, running_mean, running_var, eps)
-    return _input(dy, x_hat, inv_std, weight), *_parameters(dy, x_hat)
+    return input_gradient(dy, x_hat, inv_std, weight), *_parameters(dy, x_hat)
 
 
 def _own_batch(
@@ -243,6 +154,13 @@ def _own_batch_in_weight(
 ) -> tuple[Array, Array, Array]:
     right, own = _evaluation(dy, x, running_mean, running_var, weight, eps), _own_batch(dy, x, x, x, weight, eps)
     return right[0], own[1], right[2]
+
+
+def _with_d_weight(
+    dy: Array, x: Array, running_mean: Array, running_var: Array, weight: Array, eps: float, multiplied: Array
+) -> tuple[Array, Array, Array]:
+    right = _evaluation(dy, x, running_mean, running_var, weight, eps)
+    return right[0], (dy * multiplied).sum(0), right[2]
 
 
 EVALUATION = Exercise(
@@ -276,6 +194,29 @@ EVALUATION = Exercise(
         Mistake(
             lambda dy, x, m, v, weight, eps: _evaluation(dy, x, m, v, weight, 0.0),
             "eps was there in the forward pass; its gradient has it too.",
+        ),
+        Mistake(
+            lambda dy, x, m, v, weight, eps: _evaluation(dy, x, m, (np.sqrt(v) + eps) ** 2, weight, 0.0),
+            "eps stands outside the root; in the forward pass it stood inside, beside the variance.",
+        ),
+        Mistake(
+            lambda dy, x, m, v, weight, eps: _evaluation(dy, x, m, (v + eps) ** 2, weight, 0.0),
+            "divided by the variance where the forward pass divides by its root.",
+        ),
+        Mistake(
+            lambda dy, x, m, v, weight, eps: (
+                weight * np.sqrt(v + eps) * dy,
+                *_evaluation(dy, x, m, v, weight, eps)[1:],
+            ),
+            "dx is multiplied by the standard deviation (or divided by 1 over it); the forward pass divided by it.",
+        ),
+        Mistake(
+            lambda dy, x, m, v, weight, eps: _with_d_weight(dy, x, m, v, weight, eps, x),
+            "dx and d_bias are right. The weight did not multiply x but x_hat.",
+        ),
+        Mistake(
+            lambda dy, x, m, v, weight, eps: _with_d_weight(dy, x, m, v, weight, eps, x - m),
+            "dx and d_bias are right. What the weight multiplied was centred *and* divided by something.",
         ),
     ),
     done="every row's gradient is its own, and no rank needs to talk; weight and bias still collect over the rows.",

@@ -176,7 +176,10 @@ def _masked(rng: np.random.Generator) -> list[tuple[Any, ...]]:
     junk[3] = 99.0
     lost = rng.normal(size=(4, 3))
     lost[1] = np.nan
-    return [(junk, np.array([1.0, 2.0, 0.5, 0.0, 3.0])), (lost, np.array([1.0, 0.0, 2.0, 1.0]))]
+    wrong = lost.copy()
+    wrong[2, 1] = np.nan  # in a row that counts: the sums must say so
+    weights = np.array([1.0, 0.0, 2.0, 1.0])
+    return [(junk, np.array([1.0, 2.0, 0.5, 0.0, 3.0])), (lost, weights), (wrong, weights)]
 
 
 def _counted(x: Array, weights: Array) -> tuple[Any, ...]:
@@ -206,6 +209,14 @@ WEIGHTED = Exercise(
         Mistake(
             _rows_kept,
             "the mask works: rows of weight 0 are out. But the others all count once, whatever their weight.",
+        ),
+        Mistake(
+            lambda x, w: _counted(np.nan_to_num(x), w),
+            "a NaN in a row that *counts* vanishes: nobody would learn that the data are broken. Leave out the rows of weight 0, no more.",
+        ),
+        Mistake(
+            lambda x, w: (w.sum(), w @ x, w @ x**2),
+            "the masked rows are in the sums: 0 times NaN is NaN. Leave them out before you multiply.",
         ),
         Mistake(
             lambda x, w: (*_counted(x, w)[:2], _counted(x, w * w)[2]),

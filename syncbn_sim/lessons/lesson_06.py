@@ -17,6 +17,7 @@ EPS = 1e-5
 Statistics = Callable[[Communicator, Array], tuple[Array, Array]]
 # Uneven in each case, so that a mean of means is no mean; an empty rank in the last.
 ROWS = ((2, 3, 7), (4, 2), (3, 0, 4))
+CHANNELS = 3
 
 
 def _everywhere(comm: Communicator, *numbers: Array) -> list[Array]:
@@ -105,12 +106,18 @@ MEAN_VAR = Exercise(
     done="the statistics of all rows after one conversation, and the rank without rows knows them too.",
     ranks=True,
     calls=1,
+    numbers=4 * CHANNELS,
 )
 
 
-def _forward_with(statistics: Statistics) -> Callable[..., Array]:
+def _forward_with(
+    statistics: Statistics, square: Callable[[Array, float], Array] = lambda var, eps: var + eps
+) -> Callable[..., Array]:
+    """The forward pass with those statistics; `square`: of what it divides by."""
+
     def forward(comm: Communicator, x: Array, weight: Array, bias: Array, eps: float) -> Array:
-        return F.scale_and_shift(F.standardize(x, *statistics(comm, x), eps)[0], weight, bias)
+        mean, var = statistics(comm, x)
+        return F.scale_and_shift(F.standardize(x, mean, square(var, eps), 0.0)[0], weight, bias)
 
     return forward
 
@@ -123,10 +130,6 @@ def _forward_cases(rng: np.random.Generator) -> list[Any]:
             [((rng.normal(size=(n, 3)) + rank) * [1, 3, 0.01], weight, bias, EPS) for rank, n in enumerate(rows)]
         )
     return cases
-
-
-def _no_eps(comm: Communicator, x: Array, weight: Array, bias: Array, eps: float) -> Array:
-    return _forward_with(_mean_var)(comm, x, weight, bias, 0.0)
 
 
 FORWARD = Exercise(
@@ -149,7 +152,14 @@ FORWARD = Exercise(
             _forward_with(_unbiased),
             "a little too narrow: the unbiased variance (n - 1) is for the running statistics.",
         ),
-        Mistake(_no_eps, "close, but not for the narrow column: where is eps?"),
+        Mistake(_forward_with(_mean_var, lambda var, eps: var), "close, but not for the narrow column: where is eps?"),
+        Mistake(
+            _forward_with(_mean_var, lambda var, eps: (np.sqrt(var) + eps) ** 2),
+            "close, but not for the narrow column: eps belongs inside the root, beside the variance.",
+        ),
+        Mistake(
+            _forward_with(_mean_var, lambda var, eps: (var + eps) ** 2), "divided by the variance: where is its root?"
+        ),
         Mistake(
             lambda comm, x, weight, bias, eps: F.standardize(x, *_mean_var(comm, x), eps)[0],
             "x_hat is right. weight and bias are missing.",
@@ -160,24 +170,17 @@ FORWARD = Exercise(
 )
 
 
-def _dx(
-    comm: Communicator, args: tuple[Array, ...], local_sums: bool = False, local_n: bool = False, times: float = 1.0
-) -> Array:
-    """dx from sums and count over all ranks, or with those of this rank where asked."""
-    dy, x_hat, inv_std, weight = args
-    local = F.local_backward_sums(dy, x_hat)
-    sums = F.BackwardSums.unpack(comm.allreduce(local.pack()))
-    (n,) = comm.allreduce(np.array([float(len(dy))]))
-    sums = local if local_sums else F.BackwardSums(times * sums.dy, times * sums.dy_x_hat)
-    return F.input_gradient(dy, x_hat, inv_std, weight, sums, len(dy) if local_n else n)
+def _dx(local_sums: bool = False, local_n: bool = False, mean: float = 1.0, var: float = 1.0) -> Callable[..., Array]:
+    """A backward pass, with this rank's sums or count where asked, and factors on the terms through mean and variance."""
 
+    def backward(comm: Communicator, dy: Array, x_hat: Array, inv_std: Array, weight: Array) -> Array:
+        local = F.local_backward_sums(dy, x_hat)
+        total = F.BackwardSums.unpack(comm.allreduce(local.pack()))
+        (n,) = comm.allreduce(np.array([float(len(dy))]))
+        sums = local if local_sums else F.BackwardSums(mean * total.dy, var * total.dy_x_hat)
+        return F.input_gradient(dy, x_hat, inv_std, weight, sums, len(dy) if local_n else n)
 
-def _dx_without(comm: Communicator, args: tuple[Array, ...], mean_term: bool) -> Array:
-    dy, x_hat, inv_std, weight = args
-    sums = F.BackwardSums.unpack(comm.allreduce(F.local_backward_sums(dy, x_hat).pack()))
-    (n,) = comm.allreduce(np.array([float(len(dy))]))
-    kept = F.BackwardSums(*(0 * s if lost else s for s, lost in zip(sums, (mean_term, not mean_term), strict=True)))
-    return F.input_gradient(dy, x_hat, inv_std, weight, kept, n)
+    return backward
 
 
 def _dx_cases(rng: np.random.Generator) -> list[Any]:
@@ -194,45 +197,46 @@ BACKWARD = Exercise(
     number="6.3",
     name="sync_backward",
     start="nothing comes back yet. Two sums and a count over all ranks, in one array; then the three terms of lesson 03.",
-    right=lambda comm, *args: _dx(comm, args),
+    right=_dx(),
     cases=_dx_cases,
     mistakes=(
         Mistake(
-            lambda comm, *args: _dx(comm, args, local_sums=True, local_n=True),
+            _dx(local_sums=True, local_n=True),
             "this is the gradient of batch norm on this rank alone. The forward pass used the statistics of all ranks.",
         ),
         Mistake(
-            lambda comm, *args: _dx(comm, args, local_sums=True),
+            _dx(local_sums=True),
             "the count is right, the sums are this rank's: a lost all-reduce. What is the adjoint of a sum over ranks?",
         ),
         Mistake(
-            lambda comm, *args: _dx(comm, args, local_n=True),
+            _dx(local_n=True),
             "the sums are right. They are divided by the local count: whose rows were averaged in the forward pass?",
         ),
         Mistake(
-            lambda comm, *args: _dx(comm, args, times=comm.size),
+            lambda comm, *args: _dx(mean=comm.size, var=comm.size)(comm, *args),
             "the sums are too large by the number of ranks: all-reduced, and then once more?",
         ),
         Mistake(
-            lambda comm, *args: _dx(comm, args, times=1 / comm.size),
+            lambda comm, *args: _dx(mean=1 / comm.size, var=1 / comm.size)(comm, *args),
             "the sums have been averaged over ranks: there is no world size in the equation.",
         ),
+        Mistake(_dx(mean=0), "one of three terms is missing: the path through the mean."),
+        Mistake(_dx(var=0), "one of three terms is missing: the path through the variance."),
+        Mistake(_dx(mean=-1), "a sign: the mean is *subtracted*, so its path takes away."),
+        Mistake(_dx(var=-1), "a sign: a larger variance makes x_hat *smaller*, so its path takes away."),
         Mistake(
-            lambda comm, *args: _dx_without(comm, args, mean_term=True),
-            "one of three terms is missing: the path through the mean.",
+            lambda comm, dy, x_hat, inv_std, weight: _dx()(comm, dy, x_hat, 1 / inv_std, weight),
+            "divided by inv_std, which is 1 over the standard deviation already.",
         ),
         Mistake(
-            lambda comm, *args: _dx_without(comm, args, mean_term=False),
-            "one of three terms is missing: the path through the variance.",
-        ),
-        Mistake(
-            lambda comm, *args: _dx(comm, (*args[:3], np.ones(3))),
+            lambda comm, *args: _dx()(comm, *args[:3], np.ones(CHANNELS)),
             "right but for one factor: y depends on x_hat through weight.",
         ),
     ),
     done="one conversation backward, as there was one forward.",
     ranks=True,
     calls=1,
+    numbers=4 * CHANNELS,
 )
 
 

@@ -187,12 +187,14 @@ def _differences(axes: Axes, result: Result) -> None:
     """Each arm against its shuffled twin, seed by seed: the spread between seeds, which all arms share, drops out."""
     metric = result.metric
     axes.axvline(0, color="black", linewidth=1)
+    sizes = []
     for place, (arm, share) in enumerate(result.differences.items()):
         twin = Arm.parse(arm).iid_twin
         colour, each = (
             COLOURS[Arm.parse(arm).norm],
             100 * np.subtract(result.arms[arm][metric].values, result.arms[twin][metric].values),
         )
+        sizes.append(max(abs(each).max(), 100 * abs(share.mean)))
         axes.plot(each, np.full(len(each), place) + 0.2, "|", color=colour, markersize=8)
         half = [[100 * (share.mean - share.ci95[0])], [100 * (share.ci95[1] - share.mean)]] if share.ci95 else None
         axes.errorbar(
@@ -208,14 +210,25 @@ def _differences(axes: Axes, result: Result) -> None:
     axes.set_yticks(
         range(len(result.differences)), [f"{arm}\n- {Arm.parse(arm).iid_twin}" for arm in result.differences]
     )
-    axes.invert_yaxis()
-    axes.set_xlabel(f"difference in {_NAMES[metric].replace('(%)', '(points)')}")
+    axes.set_ylim(len(result.differences) - 0.4, -0.6)
+    axes.set_xlabel(f"difference in {_NAMES[metric].replace('(%)', '(points)')}{_stretched(axes, sizes)}")
+    axes.margins(x=0.08)
     axes.set_title(
         f"Against shuffled data, paired over {result.config['seeds']} seeds:\nmean, 95 % interval, each seed",
         fontsize=11,
         loc="left",
     )
     axes.grid(alpha=0.25, axis="x")
+
+
+def _stretched(axes: Axes, sizes: Sequence[float]) -> str:
+    """Where one difference would squash the rest: an axis that is logarithmic beyond the small ones, and words to say so."""
+    small = max(float(f"{np.quantile(sizes, 0.25):.1g}"), 0.1) if sizes else 0.1
+    if max(sizes, default=0.0) < 10 * small:
+        return ""
+    axes.set_xscale("symlog", linthresh=small)
+    axes.xaxis.set_major_formatter("{x:g}")
+    return f",\nlogarithmic beyond {small:g}"
 
 
 def _finding(result: Result) -> str:

@@ -57,8 +57,10 @@ WRONG = {
         (lambda labels: 3, "expected 2"),
     ],
     "0.3": [
-        (lambda comm, right: own(right), "nobody has talked"),
-        (mean_of_accuracies, "mean of the ranks' accuracies"),
+        (lambda comm, right: own(right), "its own accuracy: nobody has talked"),
+        (lambda comm, right: right.mean(), "a rank without rows NaN"),
+        (mean_of_accuracies, "mean of the ranks' accuracies: a rank"),
+        (lambda comm, right: comm.allreduce(np.array(right.mean())) / comm.size, "makes it NaN on all"),
         (local_rows, "rows of this one"),
         (lambda comm, right: comm.allreduce(np.array(own(right))), "sum of the accuracies"),
         (lambda comm, right: comm.allreduce(np.array(float(right.sum()))), "Out of how many"),

@@ -34,6 +34,15 @@ def pixel_by_pixel(x, weight, bias, eps):
     return weight.reshape(1, -1, 1, 1) * x_hat + bias.reshape(1, -1, 1, 1)
 
 
+def images(axes, sd=lambda var, eps: (var + eps) ** 0.5, unbiased=False):
+    def normalised(x, weight, bias, eps):
+        mean = np.mean(x, axes, keepdims=True)
+        var = np.var(x, axes, ddof=int(unbiased), keepdims=True)
+        return weight[:, None, None] * (x - mean) / sd(var, eps) + bias[:, None, None]
+
+    return normalised
+
+
 def no_affine(x, weight, bias, eps):
     return (x - x.mean((0, 2, 3), keepdims=True)) / np.sqrt(x.var((0, 2, 3), keepdims=True) + eps)
 
@@ -54,6 +63,7 @@ WRONG = {
         (over_the_row, "LayerNorm"),
         (one_for_all, "channels are mixed"),
         (not_centred, "not centred"),
+        (lambda x, eps: (x - x.mean(0)) / (x.var(0) + eps), "is its root"),
         (lambda x, eps: x, "off by"),
         (lambda x, eps: x.mean(0), "shape"),
     ],
@@ -62,6 +72,14 @@ WRONG = {
         (no_affine, "weight and bias"),
         (no_bias, "shift is missing"),
         (affine_alone, "never normalised"),
+        (images((2, 3)), "InstanceNorm"),
+        (images((1, 2, 3)), "LayerNorm"),
+        (images((0, 1, 2, 3)), "channels are mixed"),
+        (images((0, 2, 3), sd=lambda var, eps: var + eps), "where is the root"),
+        (images((0, 2, 3), sd=lambda var, eps: var**0.5), "eps is missing"),
+        (images((0, 2, 3), sd=lambda var, eps: var**0.5 + eps), "outside the root"),
+        (images((0, 2, 3), unbiased=True), "unbiased"),
+        (lambda x, weight, bias, eps: images((0, 2, 3))(x, bias, weight, eps), "changed places"),
     ],
     "2.3": [
         (lambda running, x, momentum: running * (1 - momentum) + momentum * np.var(x, axis=0), "n - 1"),
@@ -76,6 +94,7 @@ WRONG = {
     "2.4": [
         (lambda x, mean, var, eps: (x - x.mean(0)) / np.sqrt(x.var(0) + eps), "training mode"),
         (lambda x, mean, var, eps: (x - mean) / (var + eps), "square root"),
-        (lambda x, mean, var, eps: (x - mean) / var**0.5, "eps belongs"),
+        (lambda x, mean, var, eps: (x - mean) / var**0.5, "eps belongs to"),
+        (lambda x, mean, var, eps: (x - mean) / (var**0.5 + eps), "outside the root"),
     ],
 }

@@ -67,6 +67,11 @@ def nan_times_zero(x, weights):
     return weights.sum(), (w * x).sum(0), (w * x**2).sum(0)
 
 
+def nansum(x, weights):
+    w = weights[:, None]
+    return weights.sum(), np.nansum(w * x, axis=0), np.nansum(w * x**2, axis=0)
+
+
 def only_masked(x, weights):
     kept = x[weights > 0]
     return len(kept), kept.sum(0), (kept**2).sum(0)
@@ -88,6 +93,7 @@ WRONG = {
         (lambda n, s, q: (s / n, (q - s) / n), "not its square"),
         (lambda n, s, q: (s / n, (q / n - (s / n) ** 2) ** 0.5), "standard deviation"),
         (lambda n, s, q: s / n, "expected 2"),
+        (lambda n, s, q: (q / n - (s / n) ** 2, s / n), "in another order"),
         (lambda n, s, q: (s, q), "off by"),
     ],
     "4.2": [
@@ -114,8 +120,9 @@ WRONG = {
         (lambda x, w: moments(x, w, np.count_nonzero(w)), "how many rows"),
         (only_masked, "the mask works"),
         (weight_squared, "squared as well"),
-        (nan_times_zero, "NaN"),
+        (nan_times_zero, "0 times NaN"),
         (lambda x, w: (w.sum(), np.nansum(x, 0), np.nansum(x**2, 0)), "off by"),
+        (nansum, "that *counts* vanishes"),
     ],
     "4.5": [
         (step(lambda old, new: old * old), "too fast"),

@@ -66,6 +66,19 @@ def bessel(comm, x):
     return s / n, (q - s * s / n) / (n - 1)
 
 
+def every_row(comm, x):
+    rows = np.concatenate(comm.allgather(x))
+    return rows.mean(axis=0), rows.var(axis=0)
+
+
+def all_rows_in_one_all_reduce(comm, x):
+    rows = np.zeros((comm.size, 7, x.shape[1]))
+    rows[comm.rank, : len(x)] = x
+    rows = comm.allreduce(rows)
+    rows = rows[np.abs(rows).sum(-1) > 0]
+    return rows.mean(axis=0), rows.var(axis=0)
+
+
 def empty_stays_away(comm, x):
     return right_mean_var(comm, x) if len(x) else (np.zeros(x.shape[1]), np.ones(x.shape[1]))
 
@@ -85,6 +98,16 @@ def mean_alone(comm, x):
 def without_eps(comm, x, weight, bias, eps):
     mean, var = right_mean_var(comm, x)
     return weight * (x - mean) / var**0.5 + bias
+
+
+def eps_outside(comm, x, weight, bias, eps):
+    mean, var = right_mean_var(comm, x)
+    return weight * (x - mean) / (var**0.5 + eps) + bias
+
+
+def without_the_root(comm, x, weight, bias, eps):
+    mean, var = right_mean_var(comm, x)
+    return weight * (x - mean) / (var + eps) + bias
 
 
 def without_affine(comm, x, weight, bias, eps):
@@ -136,6 +159,20 @@ def dx_no_weight(comm, dy, x_hat, inv_std, weight):
     return dx_of(*all_sums(comm, dy, x_hat), dy, x_hat, inv_std)
 
 
+def dx_signs(mean, var):
+    def dx(comm, dy, x_hat, inv_std, weight):
+        a, b, n = all_sums(comm, dy, x_hat)
+        return dx_of(mean * a, var * b, n, dy, x_hat, weight * inv_std)
+
+    return dx
+
+
+def dx_from_every_row(comm, dy, x_hat, inv_std, weight):
+    everybody = np.concatenate(comm.allgather(np.hstack([dy, x_hat])))
+    dys, x_hats = np.hsplit(everybody, 2)
+    return dx_of(dys.sum(0), (dys * x_hats).sum(0), len(dys), dy, x_hat, weight * inv_std)
+
+
 def dx_three_calls(comm, dy, x_hat, inv_std, weight):
     n = total(comm, len(dy))
     return dx_of(total(comm, dy.sum(0)), total(comm, (dy * x_hat).sum(0)), n, dy, x_hat, weight * inv_std)
@@ -183,7 +220,9 @@ WRONG = {
         (bessel, "unbiased"),
         (one_rank_stays_away, "could not finish"),
         (lambda comm, x: right_mean_var(comm, x)[0], "case 1"),
-        (lambda comm, x: right_mean_var(comm, x)[::-1], "off by"),
+        (lambda comm, x: right_mean_var(comm, x)[::-1], "in another order"),
+        (every_row, "uses allgather"),
+        (all_rows_in_one_all_reduce, "brings 63 numbers"),
     ],
     "6.2": [
         (quietly(normalised_by(alone)), "on this rank alone"),
@@ -192,6 +231,8 @@ WRONG = {
         (normalised_by(bessel), "unbiased"),
         (normalised_by(empty_stays_away), "could not finish"),
         (without_eps, "where is eps"),
+        (eps_outside, "belongs inside the root"),
+        (without_the_root, "where is its root"),
         (without_affine, "weight and bias are missing"),
         (lambda comm, x, weight, bias, eps: x, "off by"),
         (lambda comm, x, weight, bias, eps: np.concatenate(comm.allgather(x)), "shape"),
@@ -206,6 +247,10 @@ WRONG = {
         (dx_no_variance, "path through the variance"),
         (dx_no_weight, "through weight"),
         (dx_three_calls, "collective calls"),
+        (dx_from_every_row, "uses allgather"),
+        (dx_signs(-1, 1), "the mean is *subtracted*"),
+        (dx_signs(1, -1), "a larger variance"),
+        (lambda comm, dy, x_hat, s, w: dx_of(*all_sums(comm, dy, x_hat), dy, x_hat, w / s), "divided by inv_std"),
         (dx_empty_stays_away, "could not finish"),
         (lambda comm, dy, x_hat, inv_std, weight: weight * inv_std * dy, "off by"),
     ],
