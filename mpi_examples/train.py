@@ -44,8 +44,8 @@ class Options:
     """What to train. Anything left out takes the task's own default."""
 
     task: str = "both"
-    """digits, requests, both, or a file of your own (.csv, .npz). digits: scikit-learn's handwritten digits, sorted by
-    class. requests: a synthetic click log, sorted by user, judged on users it never saw."""
+    """digits, requests, both, or a file of your own (.csv, .tsv, .parquet, .ndjson, .npz). digits: scikit-learn's
+    handwritten digits, sorted by class. requests: a synthetic click log, sorted by user, judged on users it never saw."""
     ranks: int | None = None
     """Number of ranks. Under mpirun: the number of processes. Without: that many threads (1: serial); default 8."""
     rows: int | None = None
@@ -67,17 +67,20 @@ class Options:
     out: str = "runs"
     """Folder under which <task>-<time>/ with result.json, curves.png and config.toml appears."""
     label: str = ""
-    """Own .csv: the column to predict. Two values: AUC and log loss; a few: accuracy; numbers: R^2."""
+    """Own file: the column to predict. Two values: AUC and log loss; a few: accuracy; numbers: R^2."""
     entity: str = ""
-    """Own .csv: the key by which rows belong together (user, session, site); "sorted" means sorted by it."""
+    """Own file: the key by which rows belong together (user, session, site); "sorted" means sorted by it."""
     features: tuple[str, ...] = ()
-    """Own .csv: columns to learn from (default: all but label, entity, and what looks like a date or an identifier)."""
-    missing: Literal["refuse", "impute"] = "refuse"
-    """Own .csv: what to do with missing values. impute: the training mean; for text, a category of their own."""
+    """Own file: columns to learn from (default: all but label, entity, and what looks like a date or an identifier)."""
+    missing: Literal["refuse", "impute", "drop"] = "refuse"
+    """Own file: what to do with missing values. impute: the training mean; for text, a category of their own. drop: rows
+    with one in the label, the key or a feature are taken out."""
     width: int = 32
-    """Own .csv: columns for a text feature, one-hot up to so many different texts, hashed beyond."""
-    delimiter: str = ","
-    """Own .csv: between fields."""
+    """Own file: columns for a text feature, one-hot up to so many different texts, hashed beyond."""
+    delimiter: str = ""
+    """Own .csv: between fields (default: a comma; in a .tsv a tab)."""
+    decimal: Literal[".", ","] = "."
+    """Own file: before the decimals of numbers."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print result.json on stdout and nothing else there."""
     config: str | None = None

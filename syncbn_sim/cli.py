@@ -50,26 +50,28 @@ def inspect_log(
     features: tuple[str, ...] = (),
     missing: str = "refuse",
     width: int = 32,
-    delimiter: str = ",",
+    delimiter: str = "",
+    decimal: str = ".",
     figure: str = "",
 ) -> None:
     """Measures how alike the rows of one entity are, and what that leaves of a local batch. Trains nothing.
 
     Args:
-        file: .csv with a header, or .npz with arrays x, y, entity.
+        file: .csv or .tsv with a header, .parquet, .ndjson, or .npz with arrays x, y, entity.
         entity: column of the key by which rows belong together (user, session, site).
         label: column that a model would predict; it is left out of the features.
         rows: rows a rank and step.
         ranks: number of ranks.
         features: columns to measure, separated by commas or spaces; default: all but dates and identifiers.
-        missing: "refuse" or "impute" missing values.
+        missing: "refuse" or "impute" missing values, or "drop" rows that have one.
         width: columns for a text feature.
-        delimiter: between fields.
+        delimiter: between fields; default: a comma, in a .tsv a tab.
+        decimal: "." or ",".
         figure: where to draw the batch means (PNG); default: <file>-batches.png here.
     """
     chosen = tuple(name for part in features for name in part.split(",") if name)
     with reading(file) as on_bytes:
-        log = read_log(Source(file, label, entity, chosen, missing, width, delimiter), on_bytes)
+        log = read_log(Source(file, label, entity, chosen, missing, width, delimiter, decimal), on_bytes)
     found = inspect(log.x, log.names, log.entity, entity or "entity", rows, ranks)
     from .report.plots import batch_means
 

@@ -51,15 +51,15 @@ def test_reads_numbers_text_labels_and_entities(tmp_path: Path) -> None:
     assert any("binary label" in note for note in log.notes)
 
 
-def test_chunks_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_passes_do_not_show(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_csv(tmp_path / "a.csv", HEADER, log_rows(59))
     whole = read_log(Source(path, "click", "user"))
-    monkeypatch.setattr("syncbn_sim.data.delimited.CHUNK", 7)
+    monkeypatch.setattr("syncbn_sim.data.tables.CELLS", 100)
     seen: list[int] = []
     parts = read_log(Source(path, "click", "user"), seen.append)
     np.testing.assert_array_equal(parts.x, whole.x)
     np.testing.assert_array_equal(parts.entity, whole.entity)
-    assert len(seen) == 9
+    assert len(seen) == 3  # 59 rows of 4 columns
     assert seen[-1] == Path(path).stat().st_size
 
 
@@ -184,8 +184,12 @@ def test_bad_sources_are_explained(tmp_path: Path) -> None:
         read_log(Source(str(tmp_path / "nowhere.csv"), "a", "b"))
     for change, message in (
         ({"entity": ""}, "--entity user_id"),
-        ({"missing": "drop"}, "refuse or impute"),
+        ({"missing": "forget"}, "missing: got 'forget', expected refuse or impute or drop"),
         ({"width": 1}, "width"),
+        ({"decimal": ";"}, "decimal"),
+        ({"delimiter": "ab"}, "one ASCII character"),
+        ({"delimiter": "§"}, "one ASCII character"),
+        ({"delimiter": '"'}, "one ASCII character"),
     ):
         with pytest.raises(ArgumentError, match=message):
             Source(**{"path": "a.csv", "label": "a", "entity": "b", **change})
@@ -198,7 +202,7 @@ def test_npz(tmp_path: Path) -> None:
     log = read_log(Source(str(tmp_path / "a.npz")))
     np.testing.assert_allclose(log.x, good["x"], rtol=1e-6)
     for change, message in (
-        ({"x": good["x"][:5]}, "shapes"), ({"y": np.full(30, np.nan)}, "missing or infinite"),
+        ({"x": good["x"][:5]}, "shapes"), ({"y": np.full(30, np.nan)}, "column 'y': got a missing value"), ({"y": np.full(30, np.inf)}, "got inf in y, row 0"),
         ({"x": good["x"].astype(str)}, "expected numbers"),
         ({"entity": np.array([{}] * 30)}, "unreadable"), ({"x": None}, "no array 'x'|unreadable"),
     ):  # fmt: skip

@@ -16,6 +16,7 @@ from ..comm.base import Communicator
 from ..comm.ledger import Entry, LedgerCommunicator
 from ..data.dataset import Dataset, Split, share
 from ..data.orders import ORDERS, batches, steps_per_epoch
+from ..data.own_log import FILES as OWN_FILES
 from ..errors import ArgumentError
 from .arms import ARMS, Arm
 from .result import Behind, Result, SyncCost, difference, recovery, summary
@@ -29,7 +30,6 @@ CHANCE = {
     "auc": 0.5,
     "r2": 0.0,
 }  # of a net that has learned nothing (of accuracy it depends on the classes)
-OWN_FILES = (".csv", ".npz")
 OnStep = Callable[[int, int, str], None]
 
 
@@ -65,7 +65,10 @@ class Config:
                 )
         if self.task not in TASKS and not self.task.endswith(OWN_FILES):
             raise ArgumentError(
-                "task", got=repr(self.task), expected="digits or requests, or a .csv or .npz file", do="See --help."
+                "task",
+                got=repr(self.task),
+                expected=f"digits or requests, or a file ({', '.join(OWN_FILES)})",
+                do="See --help.",
             )
         for name in ("seeds", "rows", "epochs"):
             value = getattr(self, name)
