@@ -16,7 +16,7 @@ def read_npz(path: str) -> Table:
         DataError: the file is not such an .npz; says what was found, what was expected and what to do.
     """
     try:
-        with np.load(path, allow_pickle=False) as arrays:
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:  # closed also where it is damaged
             absent = [name for name in ("x", "y", "entity") if name not in arrays]
             if absent:
                 raise _wrong(path, f"no array {absent[0]!r}", "arrays x, y and entity")

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -12,8 +11,9 @@ from numpy.typing import DTypeLike
 from ..arrays import Array
 from ..errors import ArgumentError, MissingDependencyError
 from . import features
-from .columns import Column, OnBytes, Table, complaint
+from .columns import OnBytes, Table, complaint
 from .dataset import Dataset, Split
+from .gaps import settled
 from .npz import read_npz
 
 FILES = (
@@ -174,55 +174,14 @@ def _prepared(table: Table, source: Source) -> Log:
     used = [column for column in table.features if table.chosen or features.looks_useful(column, notes)]
     if not used:
         raise complaint(None, None, "no feature to learn from", "at least one", "Name them with --features.")
-    key, label = table.key, table.label
-    known = [column for column in (key, label) if column]
-    if source.missing == "drop":
-        kept = _complete(known + used, notes)
-        key, label = key.take(kept), label.take(kept) if label else None
-        used = [column.take(kept) for column in used]
-    else:
-        for column in known:
-            if column.missing.any():
-                (place,) = table.places([(int(column.missing.argmax()), column.name)])
-                raise complaint(
-                    place, column.name, f"a missing value, the first of {column.missing.sum():,}",
-                    "a value in every row", "Take those rows out with --missing drop.",
-                )  # fmt: skip
-        if source.missing == "refuse":
-            _refuse_gaps(table, used, "Pass --missing impute or drop, or leave those columns out with --features.")
-        gaps = [f"{column.missing.sum():,} of {column.name!r}" for column in used if column.missing.any()]
-        notes += [f"Missing values are filled in: {', '.join(gaps)}."] if gaps else []
-    entity = np.unique(key.values, return_inverse=True)[1]
+    table = settled(replace(table, features=used), source.missing, notes)
+    entity = np.unique(table.key.values, return_inverse=True)[1]
     if entity.max() < 1:
-        raise complaint(None, key.name, "one entity", "at least two", "Choose another key.")
-    y, kind = features.label(label, notes) if label else (np.zeros(len(entity)), "none")
-    encoded = [feature for column in used for feature in features.encode(column, source.width, notes)]
+        raise complaint(None, table.key.name, "one entity", "at least two", "Choose another key.")
+    y, kind = features.label(table.label, notes) if table.label else (np.zeros(len(entity)), "none")
+    encoded = [feature for column in table.features for feature in features.encode(column, source.width, notes)]
     x = np.empty((len(entity), len(encoded)), order="F")
     for place, (_, values) in enumerate(encoded):
         x[:, place] = values
     is_number = np.array([values.dtype == np.float64 for _, values in encoded])
     return Log(x, [name for name, _ in encoded], is_number, y, kind, entity, notes)
-
-
-def _complete(columns: Sequence[Column], notes: list[str]) -> Array:
-    """(N,) which rows miss nothing; says how many do."""
-    gaps = {column.name: column.missing for column in columns}
-    kept = ~np.any(list(gaps.values()), axis=0)
-    listed = ", ".join(f"{gap.sum():,} without {name!r}" for name, gap in gaps.items() if gap.any())
-    if not kept.any():
-        raise complaint(None, None, f"no row without a gap ({listed})", "some", "Leave columns out with --features.")
-    if listed:
-        notes.append(f"Taken out for missing values: {(~kept).sum():,} of {len(kept):,} rows ({listed}).")
-    return kept
-
-
-def _refuse_gaps(table: Table, columns: Sequence[Column], do: str) -> None:
-    gaps = [column for column in columns if column.missing.any()][:10]
-    if not gaps:
-        return
-    places = table.places([(int(column.missing.argmax()), column.name) for column in gaps])
-    listed = ", ".join(
-        f"{column.name!r}: {column.missing.sum():,} (first in {place})"
-        for column, place in zip(gaps, places, strict=True)
-    )
-    raise complaint(places[0], gaps[0].name, f"missing values in {listed}", "a value in every row", do)

@@ -83,5 +83,8 @@ def places(lines: Iterable[bytes], separator: str, cells: Sequence[tuple[int, in
             found[row] = record
             if len(found) == len(wanted):
                 break
-    begins = [(found[row][0], "".join(found[row][1][:column])) for row, column in cells]
-    return [f"line {begin + before.count(chr(10))}" for begin, before in begins]
+    return [_line(*found[row], column) if row in found else f"row {row + 1:,}" for row, column in cells]
+
+
+def _line(begin: int, fields: Sequence[str], column: int) -> str:
+    return f"line {begin + ''.join(fields[:column]).count(chr(10))}"
