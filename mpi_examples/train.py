@@ -16,12 +16,10 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass, fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from tqdm import tqdm
 
 from syncbn_sim.comm import Communicator, launch
 from syncbn_sim.comm.mpi_start import world_rank, world_size
@@ -33,7 +31,7 @@ from syncbn_sim.experiments.inspect_log import inspect
 from syncbn_sim.experiments.result import Result
 from syncbn_sim.experiments.tasks import Task, own_task
 from syncbn_sim.report.files import config_toml, result_json, write_run
-from syncbn_sim.report.progress import reading
+from syncbn_sim.report.progress import reading, training
 from syncbn_sim.report.text import inspection_table, sentence, table
 
 WITHOUT_MPI = 8  # ranks where nobody said how many
@@ -133,8 +131,8 @@ def train_and_report(
     task = read_own(comm, source, configs[0].rows, quiet=options.json) if source else None
     results: list[Result] = []
     for config in configs:
-        with tqdm(desc=config.task, unit="step", disable=comm.rank > 0, leave=False, mininterval=0.3) as bar:
-            results.append(sorted_batches.run(comm, config, partial(move, bar), task))
+        with training(config, show=comm.rank == 0) as on_step:
+            results.append(sorted_batches.run(comm, config, on_step, task))
         if comm.rank == 0 and not options.json:
             print(table(results[-1]), "", sep="\n", flush=True)
     if comm.rank == 0:
@@ -150,13 +148,6 @@ def read_own(comm: Communicator, source: Source, rows: int | None, quiet: bool) 
         found = inspect(log.x, log.names, log.entity, task.sorted_by, rows or task.rows, comm.size)
         print(*log.notes, "", inspection_table(found), "", sep="\n", flush=True)
     return task
-
-
-def move(bar: tqdm, done: int, total: int, arm: str) -> None:
-    """Moves the progress bar."""
-    bar.total = total
-    bar.set_postfix_str(arm, refresh=False)
-    bar.update(done - bar.n)
 
 
 def report(results: list[Result], options: Options) -> None:
@@ -200,12 +191,13 @@ def options_in(file: str) -> list[str]:
             expected="a readable TOML file",
             do="Start from a config.toml in runs/.",
         ) from error
-    values["json"] = [] if values.get("json") else None  # a flag has no value
-    return [
-        text
+    if not isinstance(values.get("json", False), bool):
+        raise ArgumentError("json", got=f"{values['json']!r} in {file}", expected="true or false", do="Without quotes.")
+    flag = ["--json"] * values.pop("json", False)
+    # with "=", a value may begin with a dash
+    return flag + [
+        f"--{name}={value if not isinstance(value, list) else ','.join(map(str, value))}"
         for name, value in values.items()
-        if value is not None
-        for text in (f"--{name}", *map(str, value if isinstance(value, list) else [value]))
     ]
 
 

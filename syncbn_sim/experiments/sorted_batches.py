@@ -267,14 +267,16 @@ def _summarise(
         intra_class_correlation=rho,
         behind=behind,
         sync=_sync_cost(comm, runs),
-        curves={arm: _mean_curve(found, task.metric) for arm, found in runs.items()},
+        curves={arm: _curve(found, task.metric) for arm, found in runs.items()},
     )
 
 
-def _mean_curve(runs: list[Run], metric: str) -> dict[str, list[float]]:
-    """The metric while training, averaged over seeds."""
+def _curve(runs: list[Run], metric: str) -> dict[str, list[float]]:
+    """The metric while training: its mean over seeds, and that of the lowest and of the highest seed at each mark."""
     steps = [float(step) for step, _ in runs[0].curve]
-    return {"step": steps, metric: np.mean([[value for _, value in run.curve] for run in runs], axis=0).tolist()}
+    seeds = np.array([[value for _, value in run.curve] for run in runs])
+    low, high = seeds.min(axis=0), seeds.max(axis=0)
+    return {"step": steps, metric: seeds.mean(axis=0).tolist(), "low": low.tolist(), "high": high.tolist()}
 
 
 def _sync_cost(comm: Communicator, runs: dict[str, list[Run]]) -> SyncCost | None:
