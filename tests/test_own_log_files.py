@@ -331,36 +331,43 @@ def test_one_file_imports_polars() -> None:
     assert found == [ROOT / "syncbn_sim/data/tables.py"]
 
 
+# Not getrusage: its peak counts that of the process which started this one.
 MEASURE = """
-import resource, sys, time
+import sys, time
+from pathlib import Path
 from syncbn_sim.data import Source, read_log
 start = time.perf_counter()
 log = read_log(Source(sys.argv[1], "click", "user"))
 seconds = time.perf_counter() - start
 log.split(0)
-print(*log.x.shape, seconds, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
+print(seconds, *log.x.shape, int(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0]) / 2**20)
 """
 BY_HAND = """
 import csv, sys, time
 start = time.perf_counter()
 with open(sys.argv[1], newline="") as file:
-    for row in csv.reader(file):
-        row[0]
+    next(file)
+    for user, *numbers in csv.reader(file):
+        list(map(float, numbers))
 print(time.perf_counter() - start)
 """
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(("rows", "gibibytes"), [(1_000_000, 1.5), (5_000_000, 6)])
 def test_large_files_are_read_in_time_and_memory(rows: int, gibibytes: float, tmp_path: Path) -> None:
-    """20 columns, in a process of its own; in less than five times what Python's csv takes to part the fields."""
+    """20 columns, in processes of their own, and sooner than Python parts the fields and makes floats of them."""
     path, rng = tmp_path / "big.csv", np.random.default_rng(0)
     columns = {"user": [f"u{u}" for u in rng.integers(0, rows // 12, rows)], "click": rng.integers(0, 2, rows)}
     pl.DataFrame({**columns, **{f"f{i}": rng.normal(size=rows).round(5) for i in range(18)}}).write_csv(path)
-    done = run([sys.executable, "-c", MEASURE, str(path)], seconds=400)
-    assert done.returncode == 0, done.stderr
-    *shape, seconds, peak = map(float, done.stdout.split())
-    assert shape == [rows, 18]
-    assert peak < gibibytes
-    assert seconds < 5 * float(run([sys.executable, "-c", BY_HAND, str(path)], seconds=100).stdout)
+    times: dict[str, list[float]] = {MEASURE: [], BY_HAND: []}
+    for code in (MEASURE, BY_HAND, MEASURE, BY_HAND):
+        done = run([sys.executable, "-c", code, str(path)], seconds=400)
+        assert done.returncode == 0, done.stderr
+        seconds, *found = map(float, done.stdout.split())
+        times[code].append(seconds)
+        if code == MEASURE:
+            assert found[:2] == [rows, 18]
+            assert found[2] < gibibytes
+    assert min(times[MEASURE]) < min(times[BY_HAND])
