@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import gzip
 import io
+import os
 import sys
 from pathlib import Path
 
@@ -265,6 +266,10 @@ BAD: dict[str, tuple[str, str | bytes, dict, str]] = {
     "no parquet": ("a.parquet", LINES, {}, "a.parquet.*expected a readable file"),
     "a bad JSON line": (
         "a.ndjson", '{"user":1,"click":0,"age":1}\n{"user":1,\n', {}, "line 2: got unreadable text.*one JSON object a line"),
+    "damaged while packed": (
+        "a.csv.gz", gzip.compress(LINES.encode())[:30] + b"x" * 40, {}, "expected a readable file"),
+    "a bad JSON line below a blank one": (
+        "a.ndjson", '{"user":1,"click":0,"age":1}\n\n{"user":1,\n', {}, "line 3: got unreadable text"),
     "a JSON list": ("a.ndjson", "[1]\n", {}, "expected a readable file"),
     "nested JSON": (
         "a.ndjson", '{"user":1,"click":0,"age":{"a":1}}\n' * 3, {}, "column 'age': got values of type Struct"),
@@ -304,10 +309,12 @@ def test_blank_rows_are_passed_over_aloud(tmp_path: Path) -> None:
     assert "Passed over: 2 blank rows." in log.notes
 
 
-def test_folders_and_files_that_nobody_may_read(tmp_path: Path) -> None:
-    for name in ("folder", "folder.parquet"):
-        (tmp_path / name).mkdir()
-        with pytest.raises(DataError, match="Is a directory"):
+def test_folders_and_pipes_are_no_files(tmp_path: Path) -> None:
+    (tmp_path / "folder.csv").mkdir()
+    (tmp_path / "folder.parquet").mkdir()
+    os.mkfifo(tmp_path / "pipe.csv")
+    for name in ("folder.csv", "folder.parquet", "pipe.csv"):
+        with pytest.raises(DataError, match="a folder or a pipe, expected a file"):
             read(tmp_path / name)
 
 

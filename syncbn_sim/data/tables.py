@@ -8,6 +8,7 @@ import gzip
 import json
 import math
 import re
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -63,19 +64,14 @@ def read_table(
     Raises:
         DataError: with line and column, what was found, what was expected and what to do.
     """
-    suffixes = {suffix.lower() for suffix in path.suffixes[-2:]}
+    needed = [name for name in (label, key, *features) if name]
+    if path.exists() and not path.is_file():
+        raise complaint(None, None, f"{path}, a folder or a pipe", "a file", "It is read several times: save it first.")
     try:
         path.open("rb").close()
-        if ".parquet" in suffixes:
-            file = _typed(pl.scan_parquet(path, glob=False))
-        elif suffixes & {".ndjson", ".jsonl"}:
-            file = _ndjson(path)
-        else:
-            file = _delimited(path, separator, [name for name in (label, key, *features) if name])
-        names = file.rows.collect_schema().names()
-        needed = [name for name in (label, key, *features) if name]
-        check_names(names, needed)
-        columns = _columns(file, needed if features else names, key, decimal, partial(_bytes, path, on_bytes))
+        file = _opened(path, separator, needed)
+        names = needed if features else file.rows.collect_schema().names()
+        columns = _columns(file, names, key, decimal, partial(_bytes, path, on_bytes))
     except (pl.exceptions.PolarsError, OSError) as error:
         told = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise complaint(None, None, f"{path} ({told})", "a readable file", "Check the path and the file.") from error
@@ -83,6 +79,15 @@ def read_table(
     return Table(
         found[key], found.get(label), list(columns.values()), bool(features), file.places, int(file.blank.sum())
     )
+
+
+def _opened(path: Path, separator: str, needed: Sequence[str]) -> _File:
+    suffixes = {suffix.lower() for suffix in path.suffixes[-2:]}
+    if ".parquet" in suffixes:
+        return _typed(pl.scan_parquet(path, glob=False), needed)
+    if suffixes & {".ndjson", ".jsonl"}:
+        return _ndjson(path, needed)
+    return _delimited(path, separator, needed)
 
 
 def _bytes(path: Path, on_bytes: OnBytes, share: float) -> None:
@@ -99,7 +104,7 @@ def _lines(path: Path) -> Iterator[bytes]:
     with gzip.open(path) if magic[:2] == b"\x1f\x8b" else path.open("rb") as lines:
         try:
             yield from lines
-        except EOFError as error:  # of a .gz that is cut off
+        except (EOFError, zlib.error) as error:  # of a .gz that is cut off or damaged
             raise OSError(str(error)) from error
 
 
@@ -128,20 +133,21 @@ def _delimited(path: Path, separator: str, needed: Sequence[str]) -> _File:
     return _File(rows, found["blank"], verify, places)
 
 
-def _typed(rows: pl.LazyFrame) -> _File:
+def _typed(rows: pl.LazyFrame, needed: Sequence[str]) -> _File:
+    check_names(rows.collect_schema().names(), needed)
     height = rows.select(pl.len()).collect().item()
     return _File(
         rows, pl.repeat(False, height, eager=True), lambda: None, lambda cells: [f"row {row + 1:,}" for row, _ in cells]
     )
 
 
-def _ndjson(path: Path) -> _File:
+def _ndjson(path: Path, needed: Sequence[str]) -> _File:
     try:
-        return _typed(pl.scan_ndjson(glob.escape(str(path)), infer_schema_length=None))
+        return _typed(pl.scan_ndjson(glob.escape(str(path)), infer_schema_length=None), needed)
     except pl.exceptions.PolarsError:
         for line, raw in enumerate(_lines(path), start=1):
             try:
-                json.loads(raw or b"null")
+                json.loads(raw.strip() or b"null")
             except ValueError as error:
                 raise complaint(
                     f"line {line}", None, f"unreadable text ({error})", "one JSON object a line", "Mend that line."
@@ -161,12 +167,13 @@ def _columns(
         )
     passes = math.ceil(len(names) * height / CELLS)
     columns: dict[str, Column] = {}
-    for part in np.array_split(np.array(names, object), passes):
+    on_share(1 / (passes + 1))  # the first look
+    for done, part in enumerate(np.array_split(np.array(names, object), passes), start=2):
         frame = file.rows.select(part.tolist()).collect(engine="streaming")
         if file.blank.any():
             frame = frame.filter(~file.blank)
         columns.update({name: _column(frame[name], file, name == key, decimal) for name in part})
-        on_share(len(columns) / len(names))
+        on_share(done / (passes + 1))
     return columns
 
 
