@@ -38,12 +38,13 @@ def training(config: Config, show: bool = True) -> Iterator[OnStep]:
             now = time.perf_counter()
             if done == 1:
                 first = now
-                bar.reset(total)
+                bar.reset()
             elif show and not told and (done > ENOUGH_STEPS or now - first > ENOUGH_SECONDS):
                 told = True
                 seconds = (now - first) / (done - 1) * total
                 if seconds > LONG:
                     bar.write(_announced(config, total, seconds), file=bar.fp)
+            bar.total = total  # of a user's own log it depends a little on the seed: the split is by entity
             bar.set_postfix_str(arm, refresh=False)
             bar.update(done - bar.n)
 
