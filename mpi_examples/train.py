@@ -16,12 +16,10 @@ import tomllib
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import asdict, dataclass, fields, replace
-from functools import partial
 from pathlib import Path
 from typing import Annotated, Literal
 
 import tyro
-from tqdm import tqdm
 
 from syncbn_sim.comm import Communicator, launch
 from syncbn_sim.comm.mpi_start import world_rank, world_size
@@ -33,7 +31,7 @@ from syncbn_sim.experiments.result import Result
 from syncbn_sim.experiments.tasks import Task, own_task
 from syncbn_sim.report.files import check_out, config_toml, result_json, write_run
 from syncbn_sim.report.inspection import inspection_table
-from syncbn_sim.report.progress import reading
+from syncbn_sim.report.progress import reading, training
 from syncbn_sim.report.text import sentence, table
 
 WITHOUT_MPI = 8  # ranks where nobody said how many
@@ -44,8 +42,8 @@ class Options:
     """What to train. Anything left out takes the task's own default."""
 
     task: str = "both"
-    """digits, requests, both, or a file of your own (.csv, .npz). digits: scikit-learn's handwritten digits, sorted by
-    class. requests: a synthetic click log, sorted by user, judged on users it never saw."""
+    """digits, requests, both, or a file of your own (.csv, .tsv, .parquet, .ndjson, .npz). digits: scikit-learn's
+    handwritten digits, sorted by class. requests: a synthetic click log, sorted by user, judged on users it never saw."""
     ranks: int | None = None
     """Number of ranks. Under mpirun: the number of processes. Without: that many threads (1: serial); default 8."""
     rows: int | None = None
@@ -67,17 +65,20 @@ class Options:
     out: str = "runs"
     """Folder under which <task>-<time>/ with result.json, curves.png and config.toml appears."""
     label: str = ""
-    """Own .csv: the column to predict. Two values: AUC and log loss; a few: accuracy; numbers: R^2."""
+    """Own file: the column to predict. Two values: AUC and log loss; a few: accuracy; numbers: R^2."""
     entity: str = ""
-    """Own .csv: the key by which rows belong together (user, session, site); "sorted" means sorted by it."""
+    """Own file: the key by which rows belong together (user, session, site); "sorted" means sorted by it."""
     features: tuple[str, ...] = ()
-    """Own .csv: columns to learn from (default: all but label, entity, and what looks like a date or an identifier)."""
-    missing: Literal["refuse", "impute"] = "refuse"
-    """Own .csv: what to do with missing values. impute: the training mean; for text, a category of their own."""
+    """Own file: columns to learn from (default: all but label, entity, and what looks like a date or an identifier)."""
+    missing: Literal["refuse", "impute", "drop"] = "refuse"
+    """Own file: what to do with missing values. impute: the training mean; for text, a category of their own. drop: rows
+    with one in the label, the key or a feature are taken out."""
     width: int = 32
-    """Own .csv: columns for a text feature, one-hot up to so many different texts, hashed beyond."""
-    delimiter: str = ","
-    """Own .csv: between fields."""
+    """Own file: columns for a text feature, one-hot up to so many different texts, hashed beyond."""
+    delimiter: str = ""
+    """Own .csv: between fields (default: a comma; in a .tsv a tab)."""
+    decimal: Literal[".", ","] = "."
+    """Own file: before the decimals of numbers."""
     json: Annotated[bool, tyro.conf.FlagCreatePairsOff] = False
     """Print result.json on stdout and nothing else there."""
     config: str | None = None
@@ -128,8 +129,8 @@ def train_and_report(
     task = read_own(comm, source, configs[0].rows, quiet=options.json) if source else None
     results: list[Result] = []
     for config in configs:
-        with tqdm(desc=config.task, unit="step", disable=comm.rank > 0, leave=False, mininterval=0.3) as bar:
-            results.append(sorted_batches.run(comm, config, partial(move, bar), task))
+        with training(config, show=comm.rank == 0) as on_step:
+            results.append(sorted_batches.run(comm, config, on_step, task))
         if comm.rank == 0 and not options.json:
             print(table(results[-1]), "", sep="\n", flush=True)
     if comm.rank == 0:
@@ -143,13 +144,6 @@ def read_own(comm: Communicator, source: Source, rows: int | None, quiet: bool) 
     if task.log and task.inspection and not quiet:
         print(*task.log.notes, "", inspection_table(task.inspection), "", sep="\n", flush=True)
     return task
-
-
-def move(bar: tqdm, done: int, total: int, arm: str) -> None:
-    """Moves the progress bar."""
-    bar.total = total
-    bar.set_postfix_str(arm, refresh=False)
-    bar.update(done - bar.n)
 
 
 def report(results: list[Result], options: Options) -> None:
@@ -196,12 +190,13 @@ def options_in(file: str) -> list[str]:
             expected="a readable TOML file",
             do="Start from a config.toml in runs/.",
         ) from error
-    values["json"] = [] if values.get("json") else None  # a flag has no value
-    return [
-        text
+    if not isinstance(values.get("json", False), bool):
+        raise ArgumentError("json", got=f"{values['json']!r} in {file}", expected="true or false", do="Without quotes.")
+    flag = ["--json"] * values.pop("json", False)
+    # with "=", a value may begin with a dash
+    return flag + [
+        f"--{name}={value if not isinstance(value, list) else ','.join(map(str, value))}"
         for name, value in values.items()
-        if value is not None
-        for text in (f"--{name}", *map(str, value if isinstance(value, list) else [value]))
     ]
 
 

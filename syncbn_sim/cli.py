@@ -61,11 +61,13 @@ class LogOptions:
     features: tuple[str, ...] = ()
     """Columns to measure, separated by commas or spaces; default: all but dates and identifiers."""
     missing: str = "refuse"
-    """"refuse" or "impute" missing values."""
+    """"refuse" or "impute" missing values, or "drop" rows that have one."""
     width: int = 32
     """Columns for a text feature."""
-    delimiter: str = ","
-    """Between fields."""
+    delimiter: str = ""
+    """Between fields; default: a comma, in a .tsv a tab."""
+    decimal: str = "."
+    """ "." or ","."""
 
     def read(self, file: str) -> Log:
         """Reads it, with a bar."""
@@ -82,7 +84,7 @@ def inspect_log(file: str, /, log: _Log, rows: int = 32, ranks: int = 8, figure:
     """Measures how alike the rows of one entity are, and what that leaves of a batch. Trains nothing.
 
     Args:
-        file: .csv with a header, or .npz with arrays x, y, entity.
+        file: .csv or .tsv with a header, .parquet, .ndjson, or .npz with arrays x, y, entity.
         log: how it is read.
         rows: rows per rank and step.
         ranks: number of ranks.

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from conftest import ROOT
 
-HEAVY = {"mpi4py", "matplotlib", "tqdm", "tyro", "scipy", "sklearn", "threadpoolctl", "greenlet"}
-MAY_IMPORT_AT_TOP = {"report/plots.py": {"matplotlib"}, "cli.py": {"tyro"}}
+HEAVY = {"mpi4py", "matplotlib", "tqdm", "tyro", "scipy", "sklearn", "threadpoolctl", "greenlet", "polars"}
+MAY_IMPORT_AT_TOP = {"report/plots.py": {"matplotlib"}, "data/tables.py": {"polars"}, "cli.py": {"tyro"}}
 
 
 def listed() -> list[str]:

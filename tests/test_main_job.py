@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import sys
 import tomllib
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import run, run_mpi
+from conftest import ROOT, run, run_mpi
 
 from syncbn_sim.comm import launch
 from syncbn_sim.errors import ArgumentError
 from syncbn_sim.experiments import sorted_batches
 from syncbn_sim.experiments.arms import ARMS
 from syncbn_sim.experiments.result import Share, recovery, summary
+from syncbn_sim.report import plots, progress
 from syncbn_sim.report.files import config_toml, write_run
 from syncbn_sim.report.text import sentence, table
 
 pytest.importorskip("tyro")
+Axes = pytest.importorskip("matplotlib.axes").Axes
 SCRIPT = "mpi_examples/train.py"
 QUICK = ["--task", "digits", "--epochs", "1", "--seeds", "2"]
 
@@ -281,3 +284,70 @@ def test_every_arm_is_held_against_its_own_twin_and_every_norm_against_the_same_
     assert "at another rate the loss can be smaller" in said
     mixed = {**result.behind, "sorted+local": replace(result.behind["sorted+local"], cluster_size=5.0)}
     assert "worst case" not in sentence(replace(result, behind=mixed))
+
+
+@pytest.fixture(scope="module")
+def train_script():
+    spec = importlib.util.spec_from_file_location("train_script", ROOT / SCRIPT)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules["train_script"] = module  # where dataclasses look
+    spec.loader.exec_module(module)
+    yield module
+    del sys.modules["train_script"]
+
+
+def test_our_own_config_file_is_read_back(train_script, tmp_path: Path) -> None:
+    for name in ("-x", "--label", "a=b", "", "with space", 'a "quote"', "é", "-", "#"):
+        written = train_script.read_options(
+            ["--task=a.csv", f"--label={name}", f"--entity={name}", f"--features={name}"]
+        )
+        kept = {key: value for key, value in asdict(written).items() if key not in ("json", "out")}
+        (tmp_path / "config.toml").write_text(config_toml(kept))
+        read = train_script.read_options(["--config", str(tmp_path / "config.toml")])
+        assert replace(read, config=None) == written
+        assert read.label == name
+
+
+def test_json_in_a_config_file_is_true_or_false(train_script, tmp_path: Path) -> None:
+    path = tmp_path / "config.toml"
+    for value, expected in (("true", True), ("false", False)):
+        path.write_text(f"json = {value}\n")
+        assert train_script.read_options(["--config", str(path)]).json is expected
+    for value in ('"no"', '"yes"', "0", "1", "[]"):
+        path.write_text(f"json = {value}\n")
+        with pytest.raises(ArgumentError, match=r"json: got .*expected true or false"):
+            train_script.read_options(["--config", str(path)])
+
+
+@pytest.mark.parametrize(("seconds_a_step", "told"), [(0.12, True), (7.0, True), (0.005, False)])
+def test_a_long_training_is_announced(
+    seconds_a_step: float, told: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """By the pace of the first steps, once, before most of the time has gone."""
+    clock = iter(np.arange(0.0, 1e6, seconds_a_step))
+    monkeypatch.setattr(progress.time, "perf_counter", lambda: next(clock))
+    config = sorted_batches.Config(arms=("iid+local", "sorted+sync"), seeds=5)
+    for show in (True, False):
+        with progress.training(config, show) as on_step:
+            for done in range(1, 61):
+                on_step(done, 4000, "iid+local")
+        minutes = round(4000 * seconds_a_step / 60)
+        line = f"digits: 4,000 steps (2 arms x 5 seeds x 400), about {minutes} min at the pace of the first ones"
+        assert capsys.readouterr().err.count(line) == (told and show)
+
+
+def test_curves_carry_the_spread_of_the_seeds(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("sklearn")
+    config = sorted_batches.Config(arms=("iid+local", "sorted+local"), rows=64, epochs=2, seeds=3)
+    result = launch(sorted_batches.run, 2, args=(config,))[0]
+    for arm, curve in result.curves.items():
+        assert len(curve["step"]) == len(curve["low"]) == len(curve["accuracy"]) == len(curve["high"])
+        final = result.arms[arm]["accuracy"].values
+        ends = [curve[name][-1] for name in ("low", "accuracy", "high")]
+        np.testing.assert_allclose(ends, [min(final), np.mean(final), max(final)])
+    drawn = []
+    monkeypatch.setattr(Axes, "fill_between", lambda axes, x, low, high, **style: drawn.append((x, low, high)))
+    plots.order_gap([result])
+    for (x, low, high), curve in zip(drawn, result.curves.values(), strict=True):
+        np.testing.assert_array_equal(x, curve["step"])
+        np.testing.assert_allclose([low, high], [np.multiply(100, curve["low"]), np.multiply(100, curve["high"])])

@@ -16,7 +16,7 @@ def test_import_needs_numpy_alone() -> None:
     """Every third-party module but NumPy is made unimportable, then the package is imported and used."""
     code = """
 import sys
-for name in ("mpi4py", "matplotlib", "tqdm", "tyro", "scipy", "sklearn", "threadpoolctl", "greenlet"):
+for name in ("mpi4py", "matplotlib", "tqdm", "tyro", "scipy", "sklearn", "threadpoolctl", "greenlet", "polars"):
     sys.modules[name] = None
 import numpy as np, syncbn_sim as s
 y = s.comm.launch(lambda comm: s.nn.SyncBatchNorm(2, comm=comm)(np.random.rand(3, 2)), 2)

@@ -15,6 +15,7 @@ from ..comm.base import Communicator
 from ..comm.ledger import Entry, LedgerCommunicator
 from ..data.dataset import Dataset, Split, share
 from ..data.orders import ORDERS, batches, steps_per_epoch
+from ..data.own_log import FILES as OWN_FILES
 from ..diagnostics.inspect_log import inspect
 from ..errors import ArgumentError
 from ..stats.reading import Behind
@@ -30,7 +31,6 @@ CHANCE = {
     "auc": 0.5,
     "r2": 0.0,
 }  # of a net that has learned nothing (of accuracy it depends on the classes)
-OWN_FILES = (".csv", ".npz")
 OnStep = Callable[[int, int, str], None]
 
 
@@ -66,7 +66,10 @@ class Config:
                 )
         if self.task not in TASKS and not self.task.endswith(OWN_FILES):
             raise ArgumentError(
-                "task", got=repr(self.task), expected="digits or requests, or a .csv or .npz file", do="See --help."
+                "task",
+                got=repr(self.task),
+                expected=f"digits or requests, or a file ({', '.join(OWN_FILES)})",
+                do="See --help.",
             )
         for name in ("seeds", "rows", "epochs"):
             value = getattr(self, name)
@@ -264,14 +267,16 @@ def _summarise(
         correlation_of=alike.of,
         behind=alike.behind,
         sync=_sync_cost(comm, runs),
-        curves={arm: _mean_curve(found, task.metric) for arm, found in runs.items()},
+        curves={arm: _curve(found, task.metric) for arm, found in runs.items()},
     )
 
 
-def _mean_curve(runs: list[Run], metric: str) -> dict[str, list[float]]:
-    """The metric while training, averaged over seeds."""
+def _curve(runs: list[Run], metric: str) -> dict[str, list[float]]:
+    """The metric while training: its mean over seeds, and that of the lowest and of the highest seed at each mark."""
     steps = [float(step) for step, _ in runs[0].curve]
-    return {"step": steps, metric: np.mean([[value for _, value in run.curve] for run in runs], axis=0).tolist()}
+    seeds = np.array([[value for _, value in run.curve] for run in runs])
+    low, high = seeds.min(axis=0), seeds.max(axis=0)
+    return {"step": steps, metric: seeds.mean(axis=0).tolist(), "low": low.tolist(), "high": high.tolist()}
 
 
 def _sync_cost(comm: Communicator, runs: dict[str, list[Run]]) -> SyncCost | None:

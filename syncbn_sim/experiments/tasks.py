@@ -12,7 +12,7 @@ from .. import nn
 from ..arrays import Array
 from ..comm.base import Communicator
 from ..data import Log, Source, Split, load_digits, read_log, request_log, split_digits
-from ..data.delimited import OnBytes
+from ..data.columns import OnBytes
 from ..diagnostics.inspect_log import Inspection, inspect
 from ..errors import DataError
 from ..train import accuracy, auc, log_loss, normalised_entropy, r_squared

@@ -161,26 +161,27 @@ def _style(arm: str) -> dict[str, Any]:
 
 
 def _curves(axes: Axes, result: Result) -> None:
-    metric = result.metric
-    ends = {}
+    """Means over seeds as lines; bands from the lowest to the highest seed."""
     for arm, curve in result.curves.items():
+        mean, low, high = (100 * np.array(curve[name]) for name in (result.metric, "low", "high"))
         axes.plot(
             curve["step"],
-            100 * np.array(curve[metric]),
+            mean,
             label=arm,
             markersize=4,
             linewidth=2,
             markerfacecolor="white" if arm.startswith("iid") else None,
             **_style(arm),
         )
-        ends[arm] = 100 * curve[metric][-1]
+        axes.fill_between(curve["step"], low, high, color=_style(arm)["color"], alpha=0.15, linewidth=0)
     axes.set_xlabel("training step")
-    axes.set_ylabel(_NAMES[metric])
+    axes.set_ylabel(_NAMES[result.metric])
     axes.set_title(
         f"{result.ranks} ranks x {result.config['rows']} {result.rows_are}: {_finding(result)}", fontsize=11, loc="left"
     )
     axes.grid(alpha=0.25)
-    axes.legend(fontsize=8, ncols=2, title="solid: sorted, dashed: shuffled (iid)", title_fontsize=8)
+    legend = "solid: sorted, dashed: shuffled (iid)\nlines: means, bands: lowest to highest seed"
+    axes.legend(fontsize=8, ncols=2, title=legend, title_fontsize=8)
 
 
 def _differences(axes: Axes, result: Result) -> None:

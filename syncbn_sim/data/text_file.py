@@ -1,0 +1,90 @@
+"""Delimited text, record by record, with line numbers: the header, and the place of whatever is wrong.
+
+Slow and strict; `tables.py` reads the values, and comes here for the place of a complaint.
+"""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterable, Iterator, Sequence
+
+from .columns import complaint, shortened
+
+
+def records(lines: Iterable[bytes], separator: str) -> Iterator[tuple[int, list[str]]]:
+    """Yields (line in which it begins, fields) of each record; those without a single character are passed over.
+
+    Raises:
+        DataError: bytes that are not UTF-8, quotes that do not pair up, or another number of fields than in the header.
+    """
+    line, quotes, width = 0, 0, 0
+
+    def texts() -> Iterator[str]:
+        nonlocal line, quotes
+        for line, raw in enumerate(lines, start=1):
+            try:
+                text = raw.decode("utf-8-sig" if line == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                got = f"the byte 0x{raw[error.start]:02x}, which is not UTF-8"
+                raise complaint(f"line {line}", None, got, "UTF-8 text", "Save the file as UTF-8.") from error
+            quotes += text.count('"')
+            yield text
+
+    reader = csv.reader(texts(), delimiter=separator, strict=True)
+    while True:
+        begin, quotes = line + 1, 0
+        try:
+            fields = next(reader, None)
+        except csv.Error as error:
+            raise complaint(
+                f"line {begin}", None, f"unreadable text ({error})", "delimited fields, quotes closed",
+                "Look for a quote that is opened and never closed, or a binary file.",
+            ) from error  # fmt: skip
+        if fields is None:
+            return
+        if quotes % 2:
+            raise complaint(
+                f"line {begin}", None, "a quote inside a field without quotes around it", "quotes in pairs",
+                "Put the field in quotes and double the quote inside it.",
+            )  # fmt: skip
+        width = width or len(fields) * any(fields)
+        if len(fields) != width and fields:
+            raise complaint(
+                f"line {begin}", None, f"{len(fields)} fields", f"{width}, as in the header",
+                "Look for a missing or an unquoted delimiter in that line.",
+            )  # fmt: skip
+        if any(fields):
+            yield begin, fields
+
+
+def header(lines: Iterable[bytes], separator: str) -> list[str]:
+    """The names in the first record, without the white space around them."""
+    _, fields = next(records(lines, separator), (0, []))
+    names = [name.strip() for name in fields]
+    if not names:
+        raise complaint(None, None, "an empty file", "a header line and rows", "Export the data again.")
+    if "\r" in "".join(names):
+        raise complaint("line 1", None, "line ends of old Macs", "those of Unix or Windows", "Save the file anew.")
+    if len(names) == 1:
+        other = next((d for d in ",;\t|" if d != separator and d in names[0]), None)
+        if other:
+            raise complaint(
+                "line 1", None, f"one column, {shortened(names[0])!r}", f"several, separated by {separator!r}",
+                f"The delimiter seems to be {other!r}: pass --delimiter {other!r}.",
+            )  # fmt: skip
+    return names
+
+
+def places(lines: Iterable[bytes], separator: str, cells: Sequence[tuple[int, int]]) -> list[str]:
+    """The lines in which cells begin, given as (row below the header, column)."""
+    wanted, found = {row for row, _ in cells}, {}
+    for row, record in enumerate(records(lines, separator), start=-1):
+        if row in wanted:
+            found[row] = record
+            if len(found) == len(wanted):
+                break
+    return [_line(*found[row], column) if row in found else f"row {row + 1:,}" for row, column in cells]
+
+
+def _line(begin: int, fields: Sequence[str], column: int) -> str:
+    return f"line {begin + ''.join(fields[:column]).count(chr(10))}"
