@@ -7,7 +7,8 @@ import re
 import numpy as np
 import pytest
 
-from syncbn_sim import cli
+from syncbn_sim.cli.advise import advise as advise_command
+from syncbn_sim.cli.logs import LogOptions
 from syncbn_sim.cluster.closed_forms import allreduce_seconds
 from syncbn_sim.cluster.links import LINKS
 from syncbn_sim.cluster.networks import NETWORKS
@@ -18,8 +19,8 @@ pytest.importorskip("tyro")
 
 
 def advise(**options) -> list[str]:
-    log = cli.LogOptions(**{name: options.pop(name) for name in ("entity", "label", "missing") if name in options})
-    cli.advise(log, **options)
+    log = LogOptions(**{name: options.pop(name) for name in ("entity", "label", "missing") if name in options})
+    advise_command(log, **options)
 
 
 def worth(sizes: np.ndarray, counts: np.ndarray, many: bool, rows: int, devices: int, of: int, icc: float) -> dict:

@@ -44,7 +44,7 @@ def test_commands_exist(page: Path) -> None:
         for script in re.findall(r"(\S+\.py)\b", block):
             assert (ROOT / script).exists(), script
         for command in re.findall(r"syncbn-sim ([a-z-]+)", block):
-            assert f'"{command}":' in (ROOT / "syncbn_sim/cli.py").read_text(), command
+            assert f'"{command}":' in (ROOT / "syncbn_sim/cli/main.py").read_text(), command
 
 
 @pytest.mark.parametrize("page", DOCUMENTS, ids=ids(DOCUMENTS))

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from syncbn_sim import cli
+from syncbn_sim.cli.advise import advise
+from syncbn_sim.cli.logs import LogOptions, inspect_log
 from syncbn_sim.comm import launch
 from syncbn_sim.data.orders import batches, sorted_by_entity
 from syncbn_sim.data.own_log import Source
@@ -191,7 +192,16 @@ def test_low_by_is_what_the_estimate_lacks_on_average() -> None:
 def test_the_picture_takes_a_typical_number_column() -> None:
     x, entity = rows_of(np.full(100, 20), 0.5, "sorted", 3)
     x[:, 1] = x[:, 0] + 30 * np.random.default_rng(2).normal(size=2000)  # nearly no correlation
-    found = inspect(np.c_[x, entity % 2], ["half", "none", "also", "city=Oslo"], entity, "user", 32, 8)
+    columns = ["half", "none", "also", "city", "city"]
+    found = inspect(
+        np.c_[x, entity % 2, entity % 2 == 0],
+        ["half", "none", "also", "city=Oslo", "city=Rome"],
+        entity,
+        "user",
+        32,
+        8,
+        columns,
+    )
     assert found.most_alike == "city=Oslo"
     assert found.typical in ("half", "also")
 
@@ -229,9 +239,9 @@ def test_one_file_has_one_figure_whoever_is_asked(
     """inspect-log, advise --data and train.py, of the same columns: correlation, design effects and effective rows."""
     path, rows, ranks = tmp_path / file, 16, 4
     how = write(path, *FILES[file])
-    cli.inspect_log(str(path), cli.LogOptions(**how), rows=rows, ranks=ranks, figure=str(tmp_path / "f.png"))
+    inspect_log(str(path), LogOptions(**how), rows=rows, ranks=ranks, figure=str(tmp_path / "f.png"))
     inspected = capsys.readouterr().out
-    cli.advise(cli.LogOptions(**how), devices=ranks, rows=rows, data=str(path))
+    advise(LogOptions(**how), devices=ranks, rows=rows, data=str(path))
     advised = capsys.readouterr().out
     config = sorted_batches.Config(
         task=str(path), arms=("iid+sync", "sorted+local", "sorted+sync"), seeds=1, epochs=1, rows=rows
@@ -279,7 +289,7 @@ def test_advise_reads_the_order_in_which_a_file_stands(tmp_path: Path, capsys: p
     for order in ("sorted", "shuffled"):
         path = tmp_path / f"{order}.csv"
         how = write(path, "equal", order, ",")
-        cli.advise(cli.LogOptions(**how), devices=32, rows=32, data=str(path))
+        advise(LogOptions(**how), devices=32, rows=32, data=str(path))
         verdicts[order] = capsys.readouterr().out.split("\n\n")[1].split(":")[0]
     assert verdicts == {"sorted": "Worth trying", "shuffled": "Probably not needed"}
 

@@ -85,6 +85,7 @@ class Log:
     Attributes:
         x: (N, F) float64, NaN where missing; not yet standardised.
         names: F feature names; text features appear as "colour=red" or "colour#3".
+        columns: F names of the file's columns that they come from.
         is_number: (F,) which columns are numbers, to be standardised.
         y: (N,) labels: 0.0 / 1.0, class numbers, or numbers.
         kind: "binary", "classes" or "numbers"; "none" without a label.
@@ -94,6 +95,7 @@ class Log:
 
     x: Array
     names: list[str]
+    columns: list[str]
     is_number: Array
     y: Array
     kind: str
@@ -179,9 +181,12 @@ def _prepared(table: Table, source: Source) -> Log:
     if entity.max() < 1:
         raise complaint(None, table.key.name, "one entity", "at least two", "Choose another key.")
     y, kind = features.label(table.label, notes) if table.label else (np.zeros(len(entity)), "none")
-    encoded = [feature for column in table.features for feature in features.encode(column, source.width, notes)]
+    encoded = [
+        (column.name, *feature) for column in table.features for feature in features.encode(column, source.width, notes)
+    ]
     x = np.empty((len(entity), len(encoded)), order="F")
-    for place, (_, values) in enumerate(encoded):
+    for place, (_, _, values) in enumerate(encoded):
         x[:, place] = values
-    is_number = np.array([values.dtype == np.float64 for _, values in encoded])
-    return Log(x, [name for name, _ in encoded], is_number, y, kind, entity, notes)
+    columns, names, _ = map(list, zip(*encoded, strict=True))
+    is_number = np.array([values.dtype == np.float64 for _, _, values in encoded])
+    return Log(x, names, columns, is_number, y, kind, entity, notes)

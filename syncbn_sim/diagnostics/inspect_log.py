@@ -5,7 +5,6 @@ The main job, `syncbn-sim inspect-log` and `syncbn-sim advise --data` all take t
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -79,7 +78,15 @@ class Inspection:
     orders: dict[str, InOrder]
 
 
-def inspect(x: Array, names: Sequence[str], entity: Array, sorted_by: str, rows: int, ranks: int) -> Inspection:
+def inspect(
+    x: Array,
+    names: Sequence[str],
+    entity: Array,
+    sorted_by: str,
+    rows: int,
+    ranks: int,
+    columns: Sequence[str] | None = None,
+) -> Inspection:
     """Measures a population of rows.
 
     Args:
@@ -89,6 +96,7 @@ def inspect(x: Array, names: Sequence[str], entity: Array, sorted_by: str, rows:
         sorted_by: what the entities are.
         rows: n, rows per rank and step.
         ranks: W, number of ranks.
+        columns: the column of the file that each feature comes from; default: each from one of its own.
 
     Raises:
         CountError: no entity has two rows, so there is nothing to measure.
@@ -100,26 +108,15 @@ def inspect(x: Array, names: Sequence[str], entity: Array, sorted_by: str, rows:
     sizes = np.bincount(entity)
     correlation, low_by = _correlations(x, names, entity, sizes)
     known = {name: rho for name, rho in correlation.items() if not np.isnan(rho)}
-    if not known:
-        raise CountError("features", got="constant columns only", expected="one that varies", do="Choose others.")
-    rho = mean_by_column(known)
-    numbers = [name for name in known if "=" not in name and "#" not in name]
-    typical = min(numbers or known, key=lambda name: abs(known[name] - rho))
-    places = {
-        re.split("[=#]", name)[0]: list(names).index(name) for name in reversed(known)
-    }  # one feature per column of the file
-    chosen = list(places.values())[:COLUMNS]
-    log = _Log(
-        entity,
-        np.stack([_standardised(x[:, place]).astype(np.float32) for place in chosen], axis=1),
-        float(np.mean([known[names[place]] for place in chosen])),
-        _standardised(x[:, list(names).index(typical)]),
-        known[typical],
-        rho,
-        rows,
-        ranks,
-    )
-    rng = np.random.default_rng(0)
+    by_column: dict[str, list[str]] = {}
+    for name, column in zip(names, columns or names, strict=True):
+        if name in known:
+            by_column.setdefault(column, []).append(name)
+    rho = float(np.mean([np.mean([known[name] for name in found]) for found in by_column.values()]))
+    whole = [found[0] for found in by_column.values() if len(found) == 1]
+    typical = min(whole or known, key=lambda name: abs(known[name] - rho))
+    first = [found[0] for found in by_column.values()][:COLUMNS]
+    log = _log(x, names, entity, first, typical, known, rho, rows, ranks)
     return Inspection(
         rows=len(entity),
         entities=len(sizes),
@@ -133,11 +130,7 @@ def inspect(x: Array, names: Sequence[str], entity: Array, sorted_by: str, rows:
         most_alike=max(known, key=lambda name: known[name]),
         typical=typical,
         low_by={name: low for name, low in low_by.items() if low > LOW_BY},
-        orders={
-            "as it stands": log.read(np.arange(len(entity)), MeasuredReading(entity)),
-            "sorted": log.read(sorted_by_entity(entity, rng), stats.sorted_reading(sizes)),
-            "shuffled": log.read(iid(entity, rng), stats.shuffled_reading(sizes)),
-        },
+        orders=log.orders(),
     )
 
 
@@ -153,6 +146,15 @@ class _Log:
     rho: float
     rows: int
     ranks: int
+
+    def orders(self) -> dict[str, InOrder]:
+        """The three of them."""
+        rng, sizes = np.random.default_rng(0), np.bincount(self.entity)
+        return {
+            "as it stands": self.read(np.arange(len(self.entity)), MeasuredReading(self.entity)),
+            "sorted": self.read(sorted_by_entity(self.entity, rng), stats.sorted_reading(sizes)),
+            "shuffled": self.read(iid(self.entity, rng), stats.shuffled_reading(sizes)),
+        }
 
     def read(self, order: Array, by_entity: Reading) -> InOrder:
         """Takes entities as the explanation where the columns bear it out, and the columns' own scatter where not."""
@@ -195,15 +197,33 @@ def _correlations(
         column = _standardised(x[:, place])
         correlation[name] = float(stats.intra_class_correlation(column, entity))
         low_by[name] = _low_by(column, entity, sizes, correlation[name])
+    if np.isnan(list(correlation.values())).all():
+        raise CountError("features", got="constant columns only", expected="one that varies", do="Choose others.")
     return correlation, low_by
 
 
-def mean_by_column(correlation: dict[str, float]) -> float:
-    """The mean over the columns of the file: the many features ("city=Oslo", "page#17") of one text column count as one."""
-    by_column: dict[str, list[float]] = {}
-    for name, rho in correlation.items():
-        by_column.setdefault(re.split("[=#]", name)[0], []).append(rho)
-    return float(np.mean([float(np.mean(values)) for values in by_column.values()]))
+def _log(
+    x: Array,
+    names: Sequence[str],
+    entity: Array,
+    measured: Sequence[str],
+    typical: str,
+    rho_of: dict[str, float],
+    rho: float,
+    rows: int,
+    ranks: int,
+) -> _Log:
+    values = {name: _standardised(x[:, list(names).index(name)]) for name in {*measured, typical}}
+    return _Log(
+        entity=entity,
+        columns=np.stack([values[name].astype(np.float32) for name in measured], axis=1),
+        rho_of_columns=float(np.mean([rho_of[name] for name in measured])),
+        typical=values[typical],
+        rho_of_typical=rho_of[typical],
+        rho=rho,
+        rows=rows,
+        ranks=ranks,
+    )
 
 
 def _standardised(column: Array) -> Array:

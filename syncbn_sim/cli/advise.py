@@ -1,0 +1,118 @@
+"""Is SyncBN worth it for a job?"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..cluster.advice import Job
+from ..cluster.links import parse_topology
+from ..cluster.networks import network_named
+from ..cluster.step_cost import step_cost
+from ..errors import ArgumentError
+from ..report.advice import advice
+from ..report.inspection import cautions
+from ..stats.reading import Reading, behind, sorted_reading
+from .arguments import whole
+from .logs import LogReading
+
+
+def advise(
+    log: LogReading,
+    devices: int,
+    rows: int,
+    entity_rows: tuple[str, ...] = (),
+    entities: int | None = None,
+    icc: float | None = None,
+    link: str = "roce-25g",
+    topology: str = "",
+    compute_ms: float = 100.0,
+    model: str = "resnet50",
+    data: str = "",
+) -> None:
+    """Is SyncBN worth it for this job? What it would change, what it costs, what else there is, what it does not fix.
+
+    Say how rows are read: with --data (a log, in the order in which it stands), or with --entity-rows and --icc (rows sorted by entity).
+
+    Args:
+        log: how --data is read, as inspect-log reads it.
+        devices: number of devices.
+        rows: rows per device and step.
+        entity_rows: rows of one entity (user, session, class) that stand together, if all have about equally many: 58. Else all
+            entities of the log by size: 4x1000,58x100,900x1 are 1000 entities of 4 rows, 100 of 58, one of 900. 1: shuffled.
+        entities: with one number of rows: how many entities there are in all. Default: so many that none is on two devices, and
+            chance brings no two rows of one together. Say it for classes: --entities 10.
+        icc: intra-class correlation, how alike the rows of one entity are: 0 no more than others, 1 equal. inspect-log measures it.
+        link: between devices: nvlink, infiniband-ndr, roce-25g, tcp-25g or shared-memory.
+        topology: devices in nodes, as SIZE:LINK,...: 8:nvlink joins each 8 by nvlink, and those by --link.
+        compute_ms: milliseconds that one device computes in a step.
+        model: resnet50, mobilenet_v2, efficientnet_b3 or mlp: whose batch norms.
+        data: a log of your own, from which order and correlation are measured.
+    """
+    whole(devices, "devices")
+    whole(rows, "rows")
+    if data:
+        if entity_rows or entities is not None or icc is not None:
+            raise ArgumentError(
+                "advise", got="--data with --entity-rows, --entities or --icc", expected="one or the other",
+                do="Leave them out: they are measured in the log.",
+            )  # fmt: skip
+        found_log = log.read(data)
+        found = log.inspected(found_log, rows, devices)
+        order, icc = found.orders["as it stands"].reading, found.mean_correlation
+        print(f"Measured in {data}, in the order in which it stands: mean correlation over columns {icc:.3f}.")
+        print("\n".join(cautions(found)), end="\n\n")
+    else:
+        order = _sorted_order(entity_rows, entities)
+        icc = _possible(icc, order, rows)
+    links, channels = parse_topology(topology, link), network_named(model)
+    job = Job(devices, rows, order, icc, compute_ms / 1e3, lambda ranks: step_cost(channels, ranks, links))
+    print("\n".join(advice(job, links)))
+
+
+def _possible(icc: float | None, order: Reading, rows: int) -> float:
+    """A typed correlation, if a population can have it."""
+    if icc is None:
+        raise ArgumentError(
+            "icc", got="none", expected="--icc with --entity-rows, or --data", do="For example --icc 0.3."
+        )
+    largest = behind(order, 0.0, rows).adjusted_size
+    if 1 + (largest - 1) * icc <= 0:
+        raise ArgumentError(
+            "icc", got=icc, expected=f"above {1 / (1 - largest):.3g} where a row meets {largest:.3g} of its entity",
+            do="Rows of one entity can't all be unlike: their mean would have a negative variance.",
+        )  # fmt: skip
+    return icc
+
+
+def _sorted_order(entity_rows: tuple[str, ...], entities: int | None) -> Reading:
+    """Rows sorted by entity, from sizes such as ("58",) or ("4x1000,58x100",)."""
+    sizes, counts = [], []
+    for part in filter(None, ",".join(entity_rows).split(",")):
+        size, times, count = part.partition("x")
+        if not size.isdigit() or not int(size) or (times and not (count.isdigit() and int(count))):
+            raise ArgumentError(
+                "entity-rows", got=part, expected="rows, or ROWSxENTITIES", do="For example 58, or 4x1000,58x100."
+            )
+        sizes.append(int(size))
+        counts.append(int(count or 1))
+    if not sizes:
+        raise ArgumentError(
+            "entity-rows",
+            got="none",
+            expected="--entity-rows with --icc, or --data",
+            do="For example --entity-rows 58.",
+        )
+    if any("x" in part for part in entity_rows):
+        if entities is not None:
+            raise ArgumentError(
+                "entities", got=f"{entities} with sizes by number", expected="one or the other",
+                do="ROWSxENTITIES says already how many there are.",
+            )  # fmt: skip
+        return sorted_reading(np.repeat(sizes, counts))
+    if entities is None:
+        return sorted_reading(np.array(sizes), np.array(counts))
+    if len(sizes) > 1 or entities < 2:
+        raise ArgumentError(
+            "entities", got=entities, expected="at least 2, of one number of rows", do="For example --entity-rows 180 --entities 10."
+        )  # fmt: skip
+    return sorted_reading(np.full(entities, sizes[0]))

@@ -1,0 +1,20 @@
+"""Checks of arguments that several commands take."""
+
+from __future__ import annotations
+
+from ..errors import ArgumentError
+
+
+def whole(value: str | int, name: str) -> int:
+    """A whole number of at least 1.
+
+    Raises:
+        ArgumentError: it is not one.
+    """
+    try:
+        number = int(value)
+    except ValueError:
+        number = 0
+    if number < 1:
+        raise ArgumentError(name, got=value, expected="whole numbers of at least 1", do=f"For example --{name} 8.")
+    return number
