@@ -24,7 +24,7 @@ help: ## list the targets
 train: .venv/train ## install, then the main job on 8 MPI processes
 	$(BIN)/mpirun -n $(RANKS) $(BIN)/python mpi_examples/train.py
 
-test: .venv/dev lint ## install, lint, types, and all tests but the slow ones (4 to 9 minutes on 2 cores)
+test: .venv/dev lint ## install, lint, types, and all tests but the slow ones (6 to 10 minutes on 2 cores)
 	$(BIN)/python -m pytest -m 'not slow'
 
 test-all: .venv/dev lint oracle browser ## the slow tests, the torch oracle and the browser too (nightly)
