@@ -8,6 +8,8 @@ import pytest
 from syncbn_sim import nn, optim, train
 from syncbn_sim.cluster.networks import _scaled
 from syncbn_sim.comm import SerialCommunicator, launch
+from syncbn_sim.data import Log
+from syncbn_sim.experiments.result import difference
 from syncbn_sim.stats import Moments
 from syncbn_sim.stats.intervals import ratio_interval, t_quantile
 
@@ -111,3 +113,22 @@ def test_numpys_buffer_size_does_not_leak() -> None:
         layer(x)
         layer.backward(x)
     assert np.getbufsize() == before
+
+
+def test_numeric_labels_are_standardised_by_the_training_rows_alone() -> None:
+    rng, entity = np.random.default_rng(0), np.repeat(np.arange(20), 5)
+    y = rng.normal(size=100) + 10.0 * entity
+    log = Log(rng.normal(size=(100, 1)), ["a"], ["a"], np.array([True]), y, "numbers", entity)
+    split = log.split(0, np.float64)
+    assert split.train.y.mean() == pytest.approx(0, abs=1e-12)
+    assert split.train.y.std() == pytest.approx(1)
+    assert abs(split.test.y.mean()) > 0.01
+
+
+def test_difference_is_paired() -> None:
+    pytest.importorskip("scipy")
+    of, minus = np.array([0.9, 0.7, 0.8]), np.array([0.5, 0.4, 0.3])
+    found, each = difference(of, minus), of - minus
+    half = t_quantile(2) * each.std(ddof=1) / 3**0.5
+    assert found.mean == pytest.approx(0.4)
+    assert found.ci95 == (pytest.approx(0.4 - half), pytest.approx(0.4 + half))
