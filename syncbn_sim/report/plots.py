@@ -228,6 +228,7 @@ def _stretched(axes: Axes, sizes: Sequence[float]) -> str:
     if max(sizes, default=0.0) < 10 * small:
         return ""
     axes.set_xscale("symlog", linthresh=small)
+    axes.set_xticks([tick for tick in axes.get_xticks() if tick == 0 or abs(tick) >= small])  # 0.1 stands on 0
     axes.xaxis.set_major_formatter("{x:g}")
     return f",\nlogarithmic beyond {small:g}"
 
