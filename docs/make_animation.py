@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import io
 from dataclasses import dataclass
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -50,20 +51,30 @@ def accuracies(comm: Communicator, arm: str, seed: int) -> list[float]:
         64, 10, lambda width: Arm(order, norm).build_norm(width, DIGITS.momentum, "float32", comm), seed, "float32"
     )
     loss, optimizer = nn.CrossEntropyLoss(), optim.Adam(model.parameters(), lr=3e-3)
-    found, done = [], 0
-    for epoch in range(100):
-        indices = ORDERS[order](split.train.entity, np.random.default_rng([seed, 4, epoch]))
-        for rows in data.batches(indices, comm.rank, comm.size, ROWS, drop_last=True):
-            if done % EVERY == 0:
-                judged = train.with_averaged_statistics(model, comm, 1.0)
-                mine = split.test.take(slice(comm.rank, None, comm.size))
-                found.append(train.accuracy(train.predict(judged, mine.x), mine.y, comm))
-                if done == STEPS:
-                    return found
-            optimizer.lr = 3e-3 * optim.linear_decay(STEPS)(done)
-            train.step(model, loss, optimizer, comm, split.train.x[rows], split.train.y[rows])
-            done += 1
-    raise AssertionError("100 epochs hold enough steps")
+    mine = split.test.take(slice(comm.rank, None, comm.size))
+    batches = data.epochs(ORDERS[order], split.train.entity, comm.rank, comm.size, ROWS, 100, [seed, 4], drop_last=True)
+
+    def judged() -> float:
+        joined = train.with_averaged_statistics(model, comm, 1.0)
+        return train.accuracy(train.predict(joined, mine.x), mine.y, comm)
+
+    found, training = (
+        [judged()],
+        train.fit(
+            model,
+            loss,
+            optimizer,
+            comm,
+            split.train.x,
+            split.train.y,
+            islice(batches, STEPS),
+            optim.linear_decay(STEPS),
+        ),
+    )
+    for done, _ in training:
+        if done % EVERY == 0:
+            found.append(judged())
+    return found
 
 
 def activations() -> list[np.ndarray]:

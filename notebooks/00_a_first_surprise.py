@@ -228,19 +228,16 @@ def train_one(comm, norm, steps=150):
     """Trains on sorted rows; returns the accuracy on the last batches in training mode, and of the net in evaluation mode."""
     model = mlp(64, 10, lambda width: Arm("sorted", norm).build_norm(width, 0.1, "float32", comm), 0, "float32")
     loss, optimizer = nn.CrossEntropyLoss(), optim.Adam(model.parameters(), lr=3e-3)
-    in_training, done = [], 0
-    for epoch in range(10):
-        order = data.sorted_by_entity(digits.entity, np.random.default_rng([1, epoch]))
-        for rows in data.batches(order, comm.rank, comm.size, ROWS, drop_last=True):
-            if done >= steps - 20:
-                with nn.no_backward(model):
-                    in_training.append((model(digits.x[rows]).argmax(axis=1) == digits.y[rows]).mean())
-            train.step(model, loss, optimizer, comm, digits.x[rows], digits.y[rows])
-            done += 1
-            if done == steps:
-                own = train.with_averaged_statistics(model, comm, 1.0)
-                in_evaluation = train.accuracy(train.predict(own, digits.x), digits.y, comm)
-                return float(np.mean(comm.allgather(np.array(in_training)))), in_evaluation
+    epochs = data.epochs(data.sorted_by_entity, digits.entity, comm.rank, comm.size, ROWS, 10, [1], drop_last=True)
+    batches, in_training = list(epochs)[:steps], []
+    for done, _ in train.fit(model, loss, optimizer, comm, digits.x, digits.y, batches):
+        if steps - 20 <= done < steps:
+            rows = batches[done]  # which it will see next
+            with nn.no_backward(model):
+                in_training.append((model(digits.x[rows]).argmax(axis=1) == digits.y[rows]).mean())
+    own = train.with_averaged_statistics(model, comm, 1.0)
+    in_evaluation = train.accuracy(train.predict(own, digits.x), digits.y, comm)
+    return float(np.mean(comm.allgather(np.array(in_training)))), in_evaluation
 
 
 for norm in ("local", "sync"):

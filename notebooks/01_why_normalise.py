@@ -199,10 +199,10 @@ def train_net(comm, norm, gain, lr, seed, steps=40):
     """Test accuracy in percent after so many steps; a net that has exploded guesses: 10 %."""
     net, loss = deep_net(norm, gain, 4, 32, seed), nn.CrossEntropyLoss()
     optimizer, rng = optim.SGD(net.parameters(), lr), np.random.default_rng([seed, 2])
+    batches = rng.integers(0, len(digits.train.y), (steps, 64))
     with np.errstate(all="ignore"):  # a learning rate that is too large overflows; that is a result here
-        for _ in range(steps):
-            rows = rng.integers(0, len(digits.train.y), 64)
-            if not train.step(net, loss, optimizer, comm, digits.train.x[rows], digits.train.y[rows]) < 1e6:
+        for _, mean_loss in train.fit(net, loss, optimizer, comm, digits.train.x, digits.train.y, batches):
+            if not mean_loss < 1e6:
                 return 10.0
         return 100 * train.accuracy(train.predict(net, digits.test.x), digits.test.y, comm)
 

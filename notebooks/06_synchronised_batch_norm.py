@@ -293,14 +293,14 @@ def train_digits(comm, kind, seed, epochs, build=adam):
     """The training loss after each step, and the trained model."""
     digits = data.split_digits(pixels, labels, seed).train
     model = mlp(64, 10, lambda width: kind(width, comm=comm), seed, "float32")
-    loss, optimizer, losses = nn.CrossEntropyLoss(), build(model.parameters()), []
-    start, factor = optimizer.lr, optim.linear_decay(epochs * data.steps_per_epoch(len(digits), comm.size, ROWS, True))
-    for epoch in range(epochs):
-        order = data.sorted_by_entity(digits.entity, np.random.default_rng([seed, epoch]))
-        for rows in data.batches(order, comm.rank, comm.size, ROWS, drop_last=True):
-            optimizer.lr = start * factor(len(losses))
-            losses.append(train.step(model, loss, optimizer, comm, digits.x[rows], digits.y[rows]))
-    return losses, model
+    batches = list(
+        data.epochs(data.sorted_by_entity, digits.entity, comm.rank, comm.size, ROWS, epochs, [seed], drop_last=True)
+    )
+    training = train.fit(
+        model, nn.CrossEntropyLoss(), build(model.parameters()), comm, digits.x, digits.y, batches,
+        optim.linear_decay(len(batches)),
+    )  # fmt: skip
+    return [mean_loss for _, mean_loss in training], model
 
 
 KINDS = {"correct": nn.SyncBatchNorm, "lost all-reduce": LostAllReduce}

@@ -9,11 +9,12 @@ import weakref
 import numpy as np
 import pytest
 
-from syncbn_sim import nn, optim, train
+from syncbn_sim import data, nn, optim, train
 from syncbn_sim.comm import SerialCommunicator, launch
 
 ROWS, WIDTH = 4096, 256
 KIB = 1024
+RNG = np.random.default_rng(0)
 
 
 def net() -> nn.Sequential:
@@ -183,3 +184,71 @@ def test_a_parameter_that_took_no_part_stays_where_it_is() -> None:
     optimizer.step(gradient)
     assert used.data == pytest.approx([0.8, 1.6])
     assert idle.data.tolist() == [3.0]
+
+
+def small_net(seed: int = 0) -> nn.Sequential:
+    draw = np.random.default_rng(seed)
+    return nn.Sequential(
+        nn.Linear(3, 4, dtype=np.float64, rng=draw), nn.ReLU(), nn.Linear(4, 2, dtype=np.float64, rng=draw)
+    )
+
+
+def test_fit_is_a_step_for_each_batch_at_the_rate_of_the_schedule() -> None:
+    x, y = RNG.normal(size=(40, 3)), RNG.integers(0, 2, 40)
+    batches = list(data.epochs(data.iid, y, 0, 1, 8, 2, [5]))
+    comm, by_hand, by_fit = SerialCommunicator(), small_net(), small_net()
+    optimizer = optim.SGD(by_hand.parameters(), 0.5)
+    expected = []
+    for done, rows in enumerate(batches):
+        optimizer.lr = 0.5 * optim.linear_decay(10)(done)
+        expected.append((done + 1, train.step(by_hand, nn.CrossEntropyLoss(), optimizer, comm, x[rows], y[rows])))
+    optimizer = optim.SGD(by_fit.parameters(), 0.5)
+    found = train.fit(by_fit, nn.CrossEntropyLoss(), optimizer, comm, x, y, batches, optim.linear_decay(10))
+    assert list(found) == expected
+    assert len(expected) == 10
+    for name, value in by_hand.state_dict().items():
+        np.testing.assert_array_equal(by_fit.state_dict()[name], value)
+    assert optimizer.lr == 0.5, "training again begins at the optimiser's own rate"
+
+
+def test_fit_leaves_a_rate_alone_that_the_reader_sets_and_ends_where_he_stops() -> None:
+    x, y = RNG.normal(size=(8, 3)), RNG.integers(0, 2, 8)
+    model = small_net()
+    optimizer = optim.SGD(model.parameters(), 0.5)
+    for done, _ in train.fit(model, nn.CrossEntropyLoss(), optimizer, SerialCommunicator(), x, y, [np.arange(8)] * 9):
+        optimizer.lr = 0.0
+        if done == 1:
+            after_one = model.state_dict()
+        if done == 3:
+            break
+    assert (optimizer.lr, optimizer.steps) == (0.0, 3)
+    np.testing.assert_array_equal(model.state_dict()["0.weight"], after_one["0.weight"])
+
+
+def test_adjust_sees_the_mean_gradient_of_all_ranks_and_may_change_it_or_leave_the_step_out() -> None:
+    x, y = RNG.normal(size=(9, 3)) * 30, RNG.integers(0, 2, 9)
+
+    def clipped(comm, most):
+        model, seen = small_net(), []
+        before = np.concatenate([p.data.ravel() for p in model.parameters()])
+
+        def adjust(gradient):
+            seen.append(gradient.copy())
+            return None if most is None else gradient * min(1.0, most / np.linalg.norm(gradient))
+
+        optimizer = optim.SGD(model.parameters(), 1.0)
+        mine = np.array_split(np.arange(9), comm.size)[comm.rank]
+        train.step(model, nn.CrossEntropyLoss(), optimizer, comm, x[mine], y[mine], adjust=adjust)
+        moved = before - np.concatenate([p.data.ravel() for p in model.parameters()])
+        return seen[0], moved, optimizer.steps, [p.grad for p in model.parameters()]
+
+    [(one, moved, steps, _)] = launch(clipped, 1, args=(0.01,))
+    assert np.linalg.norm(one) > 0.1, "or clipping had nothing to do"
+    np.testing.assert_allclose(moved, one * 0.01 / np.linalg.norm(one), rtol=1e-9)
+    for gradient, same, _, _ in launch(clipped, 3, backend="lockstep", args=(0.01,)):
+        np.testing.assert_allclose(gradient, one, rtol=1e-10, atol=1e-14)
+        np.testing.assert_allclose(same, moved, rtol=1e-9, atol=1e-15)
+    [(_, moved, steps, gradients)] = launch(clipped, 1, args=(None,))
+    assert not moved.any()
+    assert steps == 0
+    assert gradients == [None] * 4, "a step left out leaves no gradient behind"

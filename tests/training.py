@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import islice
+
 import numpy as np
 
 from syncbn_sim import data, nn, optim, train
@@ -20,11 +22,7 @@ def fifty_steps(comm: Communicator) -> dict[str, np.ndarray]:
         nn.Linear(8, 3, dtype=np.float64, rng=draw),
     )
     loss, optimizer = nn.CrossEntropyLoss(), optim.Adam(model.parameters(), 1e-2)
-    steps = 0
-    while steps < 50:
-        for rows in data.batches(data.iid(y, np.random.default_rng([2, steps])), comm.rank, comm.size, 5):
-            train.step(model, loss, optimizer, comm, x[rows], y[rows])
-            steps += 1
-            if steps == 50:
-                break
+    batches = islice(data.epochs(data.iid, y, comm.rank, comm.size, 5, 50, [2]), 50)
+    for _ in train.fit(model, loss, optimizer, comm, x, y, batches):
+        pass
     return {**model.state_dict(), "outputs": train.predict(model, rng.normal(size=(20, 6)))}

@@ -2,7 +2,7 @@
 
 from .dataset import Dataset, Split, share
 from .digits import load_digits, split_digits
-from .orders import batches, iid, sorted_by_entity, steps_per_epoch
+from .orders import batches, epochs, iid, sorted_by_entity, steps_per_epoch
 from .own_log import Log, Source, read_log
 from .request_log import request_log
 
@@ -12,6 +12,7 @@ __all__ = [
     "Source",
     "Split",
     "batches",
+    "epochs",
     "iid",
     "load_digits",
     "read_log",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -51,6 +51,32 @@ def batches(order: Array, rank: int, size: int, rows: int, drop_last: bool = Fal
     shard = np.array_split(order, size)[rank]
     for step in range(steps):
         yield shard[step * rows : (step + 1) * rows]
+
+
+def epochs(
+    order: Order,
+    entity: Array,
+    rank: int,
+    size: int,
+    rows: int,
+    count: int,
+    seed: Sequence[int],
+    drop_last: bool = False,
+) -> Iterator[Array]:
+    """This rank's batches of `count` passes over all rows, each in a new order.
+
+    Args:
+        order: `iid`, `sorted_by_entity`, or a function like them.
+        entity: (N,) the entity of each row of the whole data set.
+        rank: this rank.
+        size: number of ranks.
+        rows: rows per rank and step.
+        count: number of passes.
+        seed: the order of pass e is drawn from the generator seeded with [*seed, e].
+        drop_last: as for `batches`.
+    """
+    for epoch in range(count):
+        yield from batches(order(entity, np.random.default_rng([*seed, epoch])), rank, size, rows, drop_last)
 
 
 def steps_per_epoch(total: int, size: int, rows: int, drop_last: bool = False) -> int:

@@ -42,7 +42,7 @@ class Optimizer:
         self._packed = np.zeros(self._value.size)
         self._views = self._split()
 
-    def gather(self, *extra: float) -> Array:
+    def pack_gradients(self, *extra: float) -> Array:
         """This rank's gradients one after the other, then `extra`, as float64, in a buffer that the next call fills anew.
 
         A parameter without a gradient counts as having gradient 0.
@@ -60,7 +60,7 @@ class Optimizer:
         """
         self.steps += 1
         self._adopt()
-        self._gradient[...] = self.gather() if gradient is None else gradient
+        self._gradient[...] = self.pack_gradients() if gradient is None else gradient
         self.update(self._value, self._gradient)
         for p, view in zip(self.parameters, self._views, strict=True):
             if p.data is not view:  # of another dtype than the vector

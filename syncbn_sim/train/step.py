@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 
 from ..arrays import Array
@@ -9,6 +11,8 @@ from ..comm.base import Communicator
 from ..nn.losses import Loss
 from ..nn.module import Module, check_no_contexts, clear_contexts
 from ..optim.base import Optimizer
+
+Adjust = Callable[[Array], Array | None]
 
 
 def step(
@@ -19,6 +23,7 @@ def step(
     x: Array,
     y: Array,
     weights: object | None = None,
+    adjust: Adjust | None = None,
 ) -> float:
     """Trains on the union of all ranks' batches; every rank calls it, also with an empty batch.
 
@@ -33,6 +38,8 @@ def step(
         x: this rank's rows.
         y: their labels.
         weights: their frequency weights.
+        adjust: told the gradient of the mean loss by all parameters, flat, float64 and equal on every rank; returns the one to step
+            with, or None to leave this step out. For clipping: `lambda g: g / max(1, np.linalg.norm(g))`; for loss scaling.
 
     Returns:
         The mean loss over all ranks (NaN if there was no row anywhere).
@@ -54,7 +61,11 @@ def step(
     if count == 0:
         model.zero_grad()
         return float("nan")
-    optimizer.step(gradient)
+    chosen = gradient if adjust is None else adjust(gradient)
+    if chosen is None:
+        model.zero_grad()
+    else:
+        optimizer.step(chosen)
     return loss_sum / count
 
 
@@ -68,7 +79,7 @@ def sum_gradients(
     Returns:
         The gradient of the mean loss (zero if the count is 0) by all parameters, flat; loss sum and count over all ranks.
     """
-    packed = optimizer.gather(loss_sum, count)
+    packed = optimizer.pack_gradients(loss_sum, count)
     comm.allreduce(packed, out=packed)
     gradient, loss_sum, count = packed[:-2], float(packed[-2]), float(packed[-1])
     gradient /= max(count, np.finfo(np.float64).tiny)
