@@ -24,11 +24,15 @@ help: ## list the targets
 train: .venv/train ## install, then the main job on 8 MPI processes
 	$(BIN)/mpirun -n $(RANKS) $(BIN)/python mpi_examples/train.py
 
-test: .venv/dev lint ## install, lint, types, and all tests but the slow ones (6 to 10 minutes on 2 cores)
-	$(BIN)/python -m pytest -m 'not slow'
+# A file at a time for each core; the slow tests, some of which take times, one after the other.
+QUICK = $(BIN)/python -m pytest -m 'not slow' --numprocesses auto --dist loadfile
+
+test: .venv/dev lint ## install, lint, types, and all tests but the slow ones (4 to 6 minutes on 2 cores)
+	$(QUICK)
 
 test-all: .venv/dev lint oracle browser ## the slow tests, the torch oracle and the browser too (nightly)
-	$(BIN)/python -m pytest
+	$(QUICK)
+	$(BIN)/python -m pytest -m slow
 
 lint: .venv/dev ## ruff and mypy
 	$(BIN)/ruff check .
