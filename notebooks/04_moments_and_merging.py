@@ -452,6 +452,7 @@ assert abs(sums_on_the_wire(shuffled) / truth - 1) < 1e-4
 #
 # The layer takes no chances: where a mean is more than 10,000 standard deviations from 0, the first all-reduce is only good for the common mean, and a second one adds the squares *around* it.
 
+
 # %%
 def stored_by_the_layer(comm):
     layer = nn.SyncBatchNorm(1, momentum=1.0, dtype=np.float64, comm=comm)  # momentum 1: store this batch's alone
