@@ -303,7 +303,10 @@ launch(busy)
         tmp_path,
     )
     assert done.returncode != 0
-    assert run(["pgrep", "-f", str(tmp_path / "script.py")]).stdout == ""
+    left, deadline = ["pgrep", "-f", str(tmp_path / "script.py")], time.monotonic() + 5
+    while (found := run(left).stdout) and time.monotonic() < deadline:
+        time.sleep(0.05)  # killed, but mpirun does not wait for its children's last breath
+    assert found == ""
 
 
 CROWDED = """
