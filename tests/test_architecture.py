@@ -211,7 +211,9 @@ def test_the_rules_can_be_broken(file: str, source: str) -> None:
     assert violations(file, source, listed())
 
 
-HEAVY = "mpi4py matplotlib tqdm tyro scipy sklearn threadpoolctl greenlet polars numba onnx onnxruntime torch jax IPython"
+HEAVY = (
+    "mpi4py matplotlib tqdm tyro scipy sklearn threadpoolctl greenlet polars numba onnx onnxruntime torch jax IPython"
+)
 
 
 @pytest.mark.parametrize("package", [*HEAVY.split(), "ipywidgets", "pandas", "a_package_of_next_year"])

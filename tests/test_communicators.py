@@ -8,7 +8,7 @@ import pytest
 from conftest import MPI_CASES, mpi_matrix
 
 from syncbn_sim.comm import Communicator, LedgerCommunicator, launch
-from syncbn_sim.comm.checked import CheckedCommunicator
+from syncbn_sim.comm.mpi.checked import CheckedCommunicator
 from syncbn_sim.errors import ArgumentError, DeadlockError, LaunchError
 
 
