@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import ast
+import shutil
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, run
 
 # Whatever `import syncbn_sim` must do without, which is all but the standard library and NumPy.
 LIGHT = {*sys.stdlib_module_names, "numpy", "syncbn_sim"}
@@ -113,6 +114,31 @@ def test_the_list_is_complete() -> None:
     assert sorted(files) == sorted(listed())
 
 
+def test_nothing_imports_the_lessons() -> None:
+    """Neither the engine (see above) nor what stands beside it; they are there for notebooks, and for a page of their own."""
+    assert listed()[-1].startswith("lessons/")
+    for folder in ("docs", "benchmarks", "mpi_examples"):
+        for path in (ROOT / folder).rglob("*.py"):
+            found = {module for module, _ in imports(ast.parse(path.read_text()), path.name)}
+            assert not {module for module in found if module.startswith("syncbn_sim.lessons")}, path
+
+
+def test_the_engine_works_without_the_lessons(tmp_path: Path) -> None:
+    """All of it can be imported where their folder is missing: who reads the engine need not read deliberate mistakes."""
+    shutil.copytree(
+        ROOT / "syncbn_sim", tmp_path / "syncbn_sim", ignore=shutil.ignore_patterns("lessons", "__pycache__")
+    )
+    code = f"""
+import importlib, sys
+sys.path.insert(0, {str(tmp_path)!r})
+for file in {[file for file in listed() if not file.startswith("lessons/")]!r}:
+    module = importlib.import_module("syncbn_sim." + file[:-3].replace("/", "."))
+    assert module.__file__.startswith({str(tmp_path)!r}), module
+"""
+    done = run([sys.executable, "-c", code])
+    assert done.returncode == 0, done.stderr
+
+
 FOLDERS = [str(p.relative_to(ROOT / "syncbn_sim")) for p in (ROOT / "syncbn_sim").rglob("__init__.py")]
 
 
@@ -205,6 +231,9 @@ def test_nested_rules_can_be_broken(file: str, source: str) -> None:
         ("stats/moments.py", "class A:\n    import numba"),
         ("stats/moments.py", "if TYPE_CHECKING:\n    pass\nelse:\n    import numba"),
         ("__init__.py", "import scipy.stats"),
+        ("__init__.py", "from . import lessons"),
+        ("cli/main.py", "def f():\n    from ..lessons.exercise import Exercise"),
+        ("__main__.py", "import syncbn_sim.lessons"),
     ],
 )
 def test_the_rules_can_be_broken(file: str, source: str) -> None:
