@@ -269,7 +269,7 @@ launch(main, 2, {backend!r})
     )
     assert process.stdout is not None
     try:
-        assert process.stdout.readline() == b"computing\n"
+        assert process.stdout.readline().startswith(b"computing")  # two threads may print into one line
         process.send_signal(signal.SIGINT)
         assert process.wait(10) != 0
     finally:
