@@ -40,6 +40,7 @@ class World:
         self.size = size
         self.lock = threading.Lock()
         self.sleepers = [threading.Lock() for _ in range(size)]
+        # Whom each rank wakes as soon as it has been woken itself.
         self.next: list[int | None] = [None] * size
         for sleeper in self.sleepers:
             sleeper.acquire()

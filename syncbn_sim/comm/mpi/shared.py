@@ -14,9 +14,9 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 SLOT = 256 * 1024  # bytes of memory a rank; a larger array goes through it in parts
-# 4K aliasing: a processor tells addresses apart by their place within a page (the lowest 12 bits) when it asks whether what it reads
-# is still being written, so a copy between two places that are near to each other within their pages waits for itself, and takes twice
-# as long. Large arrays begin 16 bytes into a page; memory that begins half a page in is far from them.
+# 4K aliasing: whether what it reads is still being written, a processor asks by the lowest 12 bits of the address alone. A copy
+# between two places that are near to each other *within* their pages so waits for itself, and takes twice as long. Large arrays begin
+# 16 bytes into a page; the slots begin half a page into one, far from that.
 PAGE, APART = 4096, 2048
 
 
