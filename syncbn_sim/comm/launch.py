@@ -40,7 +40,7 @@ def launch(
         ranks: how many; default: the world's size under mpirun, else 1.
         backend: "serial", "threads", "lockstep" (thousands of ranks taking turns in this thread), "mpi", "hybrid"
             (lockstep ranks inside MPI processes), or "auto": under mpirun mpi, or hybrid for more ranks than processes;
-            else threads (serial for one rank).
+            else threads (serial for one rank). Each is a row of `BACKENDS`, to which a new one is added.
         args: further positional arguments.
         kwargs: further keyword arguments.
         checked: over MPI, compare every collective over the ranks first and name a mismatch; off for
