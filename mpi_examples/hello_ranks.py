@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from syncbn_sim.comm import Communicator, launch
-from syncbn_sim.comm.mpi_start import world_size
+from syncbn_sim.comm.mpi.start import world_size
 
 
 def hello(comm: Communicator) -> str:

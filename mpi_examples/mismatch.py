@@ -10,7 +10,7 @@ import numpy as np
 
 from syncbn_sim import nn
 from syncbn_sim.comm import Communicator, launch
-from syncbn_sim.comm.mpi_start import world_rank, world_size
+from syncbn_sim.comm.mpi.start import world_rank, world_size
 
 
 def forgetful(comm: Communicator) -> None:

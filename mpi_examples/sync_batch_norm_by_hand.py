@@ -10,7 +10,7 @@ import numpy as np
 
 from syncbn_sim import nn
 from syncbn_sim.comm import Communicator, launch
-from syncbn_sim.comm.mpi_start import world_size
+from syncbn_sim.comm.mpi.start import world_size
 from syncbn_sim.functional import batch_norm as F
 from syncbn_sim.stats import Moments
 

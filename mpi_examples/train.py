@@ -22,7 +22,7 @@ from typing import Annotated, Literal
 import tyro
 
 from syncbn_sim.comm import Communicator, launch
-from syncbn_sim.comm.mpi_start import world_rank, world_size
+from syncbn_sim.comm.mpi.start import world_rank, world_size
 from syncbn_sim.data import Source
 from syncbn_sim.errors import ArgumentError, SyncBNError
 from syncbn_sim.experiments import sorted_batches

@@ -32,7 +32,7 @@ import ipywidgets as widgets
 import matplotlib.pyplot as plt
 import numpy as np
 
-from syncbn_sim.cluster import LINKS, allreduce_seconds, simulate
+from syncbn_sim.cluster import LINKS, allreduce_seconds, record, simulate
 from syncbn_sim.cluster.networks import resnet50
 from syncbn_sim.comm import launch, lockstep, schedules
 from syncbn_sim.errors import CollectiveMismatchError, DeadlockError
@@ -173,7 +173,7 @@ def draw_messages(ranks, *names):
         width_ratios=[2 + r for r in rounds.values()],
     )
     for ax, name in zip(axes[0], names, strict=True):
-        for m in schedules.record(name, ranks, np.ones(ranks)):
+        for m in record(name, ranks, np.ones(ranks)):
             style = {
                 "arrowstyle": "-|>",
                 "color": COLOUR[name],
@@ -204,12 +204,12 @@ interact(
 )
 
 # %% [markdown]
-# Counted, for an array of 8 numbers (64 bytes) on 8 ranks. `cost` is a closed form; what was recorded must agree with it.
+# Counted, for an array of 8 numbers (64 bytes) on 8 ranks. `cost` adds up the schedule's rounds; what was recorded must agree with it.
 
 # %%
 print(f"{'':20} rounds  messages  bytes in all  longest message")
 for name in NAMES:
-    promised, sent = schedules.cost(name, 8, 64), schedules.record(name, 8, np.ones(8))
+    promised, sent = schedules.cost(name, 8, 64), record(name, 8, np.ones(8))
     print(f"{name:20} {promised.rounds:6} {promised.messages:9} {promised.bytes:13} {max(m.bytes for m in sent):16}")
     assert (promised.messages, promised.bytes) == (len(sent), sum(m.bytes for m in sent))
     assert promised.rounds == max(m.round for m in sent)

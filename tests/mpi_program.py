@@ -11,7 +11,8 @@ import equivalence
 import numpy as np
 from training import fifty_steps
 
-from syncbn_sim.comm import Communicator, launch, mpi
+from syncbn_sim.comm import Communicator, launch
+from syncbn_sim.comm.mpi import communicator
 from syncbn_sim.comm.wrapper import Wrapper
 
 
@@ -41,5 +42,5 @@ if __name__ == "__main__":
     import pytest
 
     pytest_failed = pytest.fail.Exception
-    mpi.crowd_one_machine = lambda comm: sys.argv[2:] == ["crowded"]
+    communicator.crowd_one_machine = lambda comm: sys.argv[2:] == ["crowded"]
     launch(program)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import runpy
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from conftest import ROOT, run, run_mpi
 from scipy.optimize import nnls
 
 from syncbn_sim import nn, optim, train
+from syncbn_sim.cli import main
 from syncbn_sim.cluster import LINKS, Link, Topology, allreduce_seconds, link_named, simulate
 from syncbn_sim.cluster.closed_forms import fit
 from syncbn_sim.cluster.links import log_normal_stragglers, one_slow_node, parse_topology
@@ -78,6 +80,45 @@ def test_published_ring_latencies_from_two_constants() -> None:
         assert 1e6 * one_call == pytest.approx(t, rel=0.1)  # the preset too: base and a ring, not alpha alone
     resnet = step_cost(NETWORKS["resnet50"], 8, LINKS["nvlink"])
     assert 1e3 * resnet.seconds == pytest.approx(106 * 33.7e-3, rel=0.1)
+
+
+@pytest.fixture
+def link_of_the_page(tmp_path: Path) -> Iterator[str]:
+    """A link out of docs/howto/new_link.md, from a file of its own."""
+    page = (ROOT / "docs/howto/new_link.md").read_text()
+    (block,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.S) if "LINKS[" in block]
+    (tmp_path / "link.py").write_text(block)
+    before = dict(LINKS)
+    runpy.run_path(str(tmp_path / "link.py"))
+    (name,) = LINKS.keys() - before.keys()
+    yield name
+    LINKS.clear()
+    LINKS.update(before)
+
+
+def test_a_new_link_is_a_row(
+    link_of_the_page: str, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And then both commands take it, alone and in a topology."""
+
+    def said(command: str) -> str:
+        options = f"{command} --devices 64 --model mlp --compute-ms 1 --link {link_of_the_page}"
+        monkeypatch.setattr(sys, "argv", ["syncbn-sim", *options.split()])
+        main()
+        return capsys.readouterr().out
+
+    link = LINKS[link_of_the_page]
+    by_hand = sum(6 * (2 * link.alpha + 8 * (4 * c + 1) * link.beta) for c in NETWORKS["mlp"])  # doubling, lg 64 = 6
+    assert step_cost(NETWORKS["mlp"], 64, link).seconds == pytest.approx(by_hand)
+    cluster = said(f"cluster --figure {tmp_path / 'c.png'}")
+    assert link.source in cluster
+    assert f"{1e3 * (1e-3 + by_hand):.4g} ms with talk on the critical path" in cluster
+    job = "--rows 32 --entity-rows 58 --icc 0.3"
+    assert f"All 64 devices: {1e3 * by_hand:.3g} ms of {1e3 * (1e-3 + by_hand):.4g} ms" in said(f"advise {job}")
+    nodes = step_cost(NETWORKS["mlp"], 64, parse_topology("8:nvlink", link_of_the_page)).seconds
+    assert f"All 64 devices: {1e3 * nodes:.3g} ms of" in said(f"advise {job} --topology 8:nvlink")
+    with pytest.raises(ArgumentError, match=f"Did you mean '{link_of_the_page}'"):
+        link_named(link_of_the_page[:-1])
 
 
 def test_bad_input_is_explained() -> None:

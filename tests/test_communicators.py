@@ -2,31 +2,69 @@
 
 from __future__ import annotations
 
+import re
+import runpy
+from collections.abc import Iterator
+from pathlib import Path
+
 import contract
 import numpy as np
 import pytest
-from conftest import MPI_CASES, mpi_matrix
+from conftest import MPI_CASES, ROOT, mpi_matrix
 
 from syncbn_sim.comm import Communicator, LedgerCommunicator, launch
-from syncbn_sim.comm.checked import CheckedCommunicator
+from syncbn_sim.comm.launch import BACKENDS
+from syncbn_sim.comm.mpi.checked import CheckedCommunicator
 from syncbn_sim.errors import ArgumentError, DeadlockError, LaunchError
 
+BY_MPIRUN = {"mpi", "hybrid"}  # see test_contract_mpi below, and test_hybrid.py
+OTHER_RANKS = {"serial": [1], "lockstep": [1, 2, 3, 4, 8, 33]}
 
+
+def in_contract() -> list[tuple[str, int]]:
+    """(backend, ranks) of whatever has a row in the table and starts its ranks itself."""
+    own = [backend for backend in BACKENDS if backend not in BY_MPIRUN]
+    return [(backend, ranks) for backend in own for ranks in OTHER_RANKS.get(backend, [1, 2, 3, 4, 8])]
+
+
+@pytest.mark.parametrize(("backend", "ranks"), in_contract())
 @pytest.mark.parametrize("check", contract.CHECKS)
-def test_contract_serial(check: str) -> None:
-    launch(contract.CHECKS[check], 1, "serial")
+def test_contract(check: str, backend: str, ranks: int) -> None:
+    launch(contract.CHECKS[check], ranks, backend)
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 3, 4, 8])
-@pytest.mark.parametrize("check", contract.CHECKS)
-def test_contract_threads(check: str, ranks: int) -> None:
-    launch(contract.CHECKS[check], ranks, "threads")
+@pytest.fixture
+def backend_of_the_page(tmp_path: Path) -> Iterator[str]:
+    """A backend out of docs/howto/new_communicator.md, as a file of its own, with its row."""
+    page = (ROOT / "docs/howto/new_communicator.md").read_text()
+    (block,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.S) if "BACKENDS[" in block]
+    (tmp_path / "barrier.py").write_text(block)
+    before = dict(BACKENDS)
+    runpy.run_path(str(tmp_path / "barrier.py"))
+    (name,) = BACKENDS.keys() - before.keys()
+    yield name
+    BACKENDS.clear()
+    BACKENDS.update(before)
 
 
-@pytest.mark.parametrize("ranks", [1, 2, 3, 4, 8, 33])
-@pytest.mark.parametrize("check", contract.CHECKS)
-def test_contract_lockstep(check: str, ranks: int) -> None:
-    launch(contract.CHECKS[check], ranks, "lockstep")
+def test_a_new_backend_is_a_file_and_a_row(backend_of_the_page: str) -> None:
+    """And then it is in the contract, which it keeps."""
+    assert launch(lambda comm: comm.backend, 2, backend_of_the_page) == [backend_of_the_page] * 2
+    cases = [(backend, ranks) for backend, ranks in in_contract() if backend == backend_of_the_page]
+    assert len(cases) == 5
+    for _, ranks in cases:
+        for check in contract.CHECKS.values():
+            launch(check, ranks, backend_of_the_page)
+
+    def fail(comm: Communicator) -> None:
+        if comm.rank == 1:
+            raise ZeroDivisionError("of rank 1")
+        comm.barrier()
+
+    with pytest.raises(ZeroDivisionError, match="of rank 1"):
+        launch(fail, 3, backend_of_the_page)
+    with pytest.raises(ArgumentError, match=f"hybrid, {backend_of_the_page}"):
+        launch(fail, 3, "barier")
 
 
 @pytest.mark.parametrize("wrapper", [LedgerCommunicator, CheckedCommunicator])

@@ -15,7 +15,7 @@ from conftest import ROOT, mpirun_command, run, run_mpi
 
 from syncbn_sim import nn
 from syncbn_sim.comm import LedgerCommunicator, launch
-from syncbn_sim.comm.checked import CheckedCommunicator
+from syncbn_sim.comm.mpi.checked import CheckedCommunicator
 from syncbn_sim.errors import CollectiveMismatchError, DeadlockError, LaunchError
 
 PREAMBLE = """
@@ -312,8 +312,9 @@ launch(busy)
 CROWDED = """
 import os, sys
 import numpy as np
-from syncbn_sim.comm import launch, mpi
-mpi.crowd_one_machine = lambda comm: True
+from syncbn_sim.comm import launch
+from syncbn_sim.comm.mpi import communicator
+communicator.crowd_one_machine = lambda comm: True
 """
 
 
@@ -383,7 +384,7 @@ def test_ranks_are_crowded_where_they_outnumber_the_cores_they_have_together() -
     code = """
 import os
 from mpi4py import MPI
-from syncbn_sim.comm.mpi import crowd_one_machine
+from syncbn_sim.comm.mpi.machines import crowd_one_machine
 comm, cores = MPI.COMM_WORLD, sorted(os.sched_getaffinity(0))
 found = []
 for mine in ({cores[0]}, {cores[comm.rank % len(cores)]}, set(cores)):

@@ -6,6 +6,7 @@ import json
 import os
 import re
 import runpy
+import shutil
 import subprocess
 import sys
 import tomllib
@@ -36,6 +37,22 @@ def solutions(lesson: int) -> dict:
 def test_there_is_a_source_for_every_lesson() -> None:
     assert [int(name[:2]) for name in NAMES] == list(LESSONS)
     assert [p.stem for p in sorted((ROOT / "notebooks").glob("*.ipynb"))] == NAMES
+    assert [p.stem for p in sorted((ROOT / "notebooks/solutions").glob("*.py"))] == NAMES
+    answers = sorted((ROOT / "tests/wrong_answers").glob("lesson_*.py"))
+    assert [int(p.stem[-2:]) for p in answers] == list(LESSONS)
+
+
+def test_a_new_lesson_is_a_new_file(tmp_path: Path) -> None:
+    """It is found by its name: nobody counts lessons."""
+    shutil.copytree(ROOT / "syncbn_sim", tmp_path / "syncbn_sim", ignore=shutil.ignore_patterns("__pycache__"))
+    (tmp_path / "syncbn_sim/lessons/lesson_42.py").write_text("""
+from .exercise import Exercise
+
+EXERCISES = [Exercise("42.1", "twice", "twice what?", lambda x: 2 * x, lambda rng: [(3,)], (), "that is all")]
+""")
+    code = "from syncbn_sim.lessons import LESSONS, check; print(LESSONS[-1]); check('42.1', lambda x: x + x)"
+    done = run([sys.executable, "-c", code], env={**os.environ, "PYTHONPATH": str(tmp_path)}, cwd=tmp_path)
+    assert done.stdout.splitlines() == ["42", "42.1 right: that is all"], done.stderr
 
 
 DRIVER = """

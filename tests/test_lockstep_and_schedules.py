@@ -11,6 +11,7 @@ from conftest import run, run_mpi
 from greenlet import greenlet
 
 from syncbn_sim import nn
+from syncbn_sim.cluster import Link, allreduce_seconds, record, simulate
 from syncbn_sim.comm import launch, lockstep, schedules
 from syncbn_sim.comm.lockstep import Message
 from syncbn_sim.errors import ArgumentError, CollectiveMismatchError, DeadlockError
@@ -169,11 +170,55 @@ def test_schedule_sums_and_costs_its_closed_form(name: str, ranks: int) -> None:
             np.testing.assert_allclose(result, truth, rtol=1e-12, atol=1e-12)
             np.testing.assert_array_equal(result, found[0])  # every rank the same bits
     for elements in (1, 39, 512):  # fewer than ranks, not divisible, divisible
-        sent = schedules.record(name, ranks, np.ones(elements))
+        sent = record(name, ranks, np.ones(elements))
         promised = schedules.cost(name, ranks, 8 * elements)
         assert len(sent) == promised.messages
         assert sum(m.bytes for m in sent) == promised.bytes
         assert max((m.round for m in sent), default=0) == promised.rounds
+
+
+@pytest.mark.parametrize("ranks", RANKS)
+@pytest.mark.parametrize("name", schedules.SCHEDULES)
+def test_rounds_are_those_of_the_recorded_messages(name: str, ranks: int) -> None:
+    """One by one; where ranks are to spare, some are ahead of the round, and the sums must do."""
+    in_step = name in ("star", "ring") or ranks & (ranks - 1) == 0
+    for elements in (1, 39, 512):
+        said = schedules.SCHEDULES[name].rounds(ranks, elements)
+        rounds = [(r.messages, 8 * r.longest, 8 * r.total) for r in said for _ in range(r.times)]
+        sent = [[] for _ in rounds]
+        for message in record(name, ranks, np.ones(elements)):
+            sent[message.round - 1].append(message.bytes)
+        found = [(len(sizes), max(sizes), sum(sizes)) for sizes in sent]
+        if in_step:
+            assert found == rounds
+        else:
+            assert [sum(column) for column in list(zip(*found, strict=True))[::2]] == [
+                sum(column) for column in list(zip(*rounds, strict=True))[::2]
+            ]
+            assert max(longest for _, longest, _ in found) == max(longest for _, longest, _ in rounds)
+
+
+def test_a_new_schedule_is_one_row(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its sum, cost, seconds and messages follow from its function and its rounds."""
+
+    def chain(comm, array, op="sum"):
+        total = array
+        if comm.rank:
+            total = schedules.REDUCTIONS[op](comm.recv(comm.rank - 1), array)
+        if comm.rank < comm.size - 1:
+            comm.send(total, comm.rank + 1)
+        return comm.bcast(total, comm.size - 1)
+
+    def rounds(p, n):
+        return [schedules.Round(1, n, n, times=p - 1)]
+
+    monkeypatch.setitem(schedules.SCHEDULES, "chain", schedules.Schedule(chain, rounds))
+    assert schedules.cost("chain", 5, 80) == schedules.Cost(4, 4, 320)
+    assert [m.round for m in record("chain", 5, np.ones(10))] == [1, 2, 3, 4]
+    link = Link(1e-3, 1e-6, "")
+    clock = simulate(lambda comm: comm.allreduce(np.ones(10)), 5, link, "chain")
+    assert [total[0] for total in clock.results] == [5] * 5
+    assert clock.longest == pytest.approx(allreduce_seconds("chain", 5, 10, link)) == 4 * link.seconds(80)
 
 
 @pytest.mark.parametrize("backend", ["serial", "threads", "lockstep"])

@@ -15,8 +15,8 @@ from test_failures import CROWDED, PREAMBLE, timed_mpi
 
 from syncbn_sim import nn
 from syncbn_sim.comm import launch
-from syncbn_sim.comm.board import _DEPTH, _NOTICE, Board
 from syncbn_sim.comm.calls import Call
+from syncbn_sim.comm.mpi.board import _DEPTH, _NOTICE, Board
 from syncbn_sim.errors import CollectiveMismatchError, CommunicatorError, LaunchError, RankAbortedError
 
 IMPATIENT = {"seconds": 15.0, "SYNCBN_SIM_WATCHDOG": "3"}
@@ -160,8 +160,8 @@ print("fine", flush=True)
 def test_watchdog_hears_in_the_first_call_of_a_group(call: str, crowded: bool, tmp_path: Path) -> None:
     """Where a group opens its meeting, and where mpi4py pickles."""
     body = f"""
-from syncbn_sim.comm import mpi
-mpi.crowd_one_machine = lambda comm: {crowded}
+from syncbn_sim.comm.mpi import communicator
+communicator.crowd_one_machine = lambda comm: {crowded}
 def main(comm):
     group = comm.split(0)
     if comm.rank == 1:
@@ -179,8 +179,8 @@ launch(main, checked=False)
 @pytest.mark.parametrize("crowded", [True, False])
 def test_watchdog_hears_at_the_end_of_launch(crowded: bool, tmp_path: Path) -> None:
     body = f"""
-from syncbn_sim.comm import mpi
-mpi.crowd_one_machine = lambda comm: {crowded}
+from syncbn_sim.comm.mpi import communicator
+communicator.crowd_one_machine = lambda comm: {crowded}
 launch(lambda comm: time.sleep(60) if comm.rank else None, checked=False)
 """
     done = timed_mpi(2, body, tmp_path, seconds=15, SYNCBN_SIM_WATCHDOG="1")
@@ -269,7 +269,7 @@ launch(main, 2, {backend!r})
     )
     assert process.stdout is not None
     try:
-        assert process.stdout.readline() == b"computing\n"
+        assert process.stdout.readline().startswith(b"computing")  # two threads may print into one line
         process.send_signal(signal.SIGINT)
         assert process.wait(10) != 0
     finally:

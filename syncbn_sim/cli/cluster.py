@@ -76,7 +76,8 @@ def schedules(ranks: int = 8, elements: int = 129, out: str = ".") -> None:
         elements: float64 numbers in the array.
         out: folder for the five PNGs.
     """
-    from ..comm.schedules import SCHEDULES, cost, record
+    from ..cluster.recorded import record
+    from ..comm.schedules import SCHEDULES, cost
     from ..report.plots import space_time
 
     whole(ranks, "ranks")

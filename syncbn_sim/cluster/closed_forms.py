@@ -1,6 +1,6 @@
 """How long an all-reduce takes on p ranks joined by equal links, in closed form.
 
-Every round lasts as long as its longest message, alpha + m beta; the schedules of `comm.schedules` give the rounds and m.
+Every round lasts as long as its longest message, alpha + m beta; each schedule of `comm.schedules` says its rounds.
 Adding up is free (gamma = 0): a SyncBN payload is too short for it to matter. Thakur, Rabenseifner & Gropp (2005), section 3.
 """
 
@@ -30,25 +30,10 @@ def allreduce_seconds(name: str, ranks: int, elements: int, link: Link, item: in
     Raises:
         ArgumentError: an unknown schedule, or a number of ranks below 1.
     """
-    schedule_named(name)
+    schedule = schedule_named(name)
     if not isinstance(ranks, int) or ranks < 1:
         raise ArgumentError("ranks", got=ranks, expected="a whole number of at least 1", do="Count devices.")
-    whole = link.seconds(item * elements)
-    powers = 1 << (ranks.bit_length() - 1)
-    lg, fold = powers.bit_length() - 1, 2 * whole * (ranks > powers)
-    if name == "star":
-        return 2 * (ranks - 1) * whole
-    if name == "tree":
-        return 2 * math.ceil(math.log2(ranks)) * whole if ranks > 1 else 0.0
-    if name == "recursive_doubling":
-        return lg * whole + fold
-    if name == "ring":
-        longest = math.ceil(
-            elements / ranks
-        )  # in every round some rank passes on a longest piece, and all wait for it in turn
-        return 2 * (ranks - 1) * link.seconds(item * longest)
-    halves = np.cumprod(np.full(lg, 0.5)) * elements
-    return float(sum(2 * link.seconds(item * math.ceil(half)) for half in halves) + fold)
+    return sum(r.times * link.seconds(item * r.longest) for r in schedule.rounds(ranks, elements))
 
 
 def allgather_seconds(ranks: int, elements: int, link: Link, item: int = ITEM) -> float:

@@ -23,6 +23,21 @@ from .links import Link, Topology
 Clocks = dict[tuple[int, int], deque[float]]
 
 
+@dataclass(frozen=True)
+class Sent:
+    """A message, and when it had arrived, in seconds."""
+
+    arrived: float
+    source: int
+    dest: int
+    bytes: int
+
+    @property
+    def round(self) -> int:
+        """The round in which it arrived, from 1, on a link on which every message takes one second."""
+        return int(self.arrived)
+
+
 class ClockCommunicator(Wrapper):
     """A communicator with a clock. A message of n bytes takes alpha + n beta; a receive ends when it has arrived, not before.
 
@@ -33,6 +48,8 @@ class ClockCommunicator(Wrapper):
         now: this rank's clock, in seconds.
         waited: seconds spent waiting for messages of ranks that were late.
         talked: seconds inside all-reduces, waiting included, by the file that asked for them: "sync_batch_norm", "step", ...
+
+    `arrivals`, and `sent`, which gets every message if it is given, are shared by the ranks.
     """
 
     def __init__(
@@ -43,13 +60,14 @@ class ClockCommunicator(Wrapper):
         arrivals: Clocks,
         slowness: float = 1.0,
         measured: bool = False,
+        sent: list[Sent] | None = None,
     ) -> None:
         super().__init__(inner)
         self.link, self.slowness = link, slowness
         self.now = self.waited = 0.0
         self.talked: dict[str, float] = defaultdict(float)
         self._resumed = time.perf_counter() if measured else None
-        self._schedule, self._arrivals = schedule_named(schedule), arrivals
+        self._schedule, self._arrivals, self._sent = schedule_named(schedule), arrivals, sent
 
     def work(self, seconds: float) -> None:
         """Computes for so long; a straggler (slowness above 1) takes longer."""
@@ -97,6 +115,8 @@ class ClockCommunicator(Wrapper):
         begin = max(self.now, arrival - lasts)
         self.waited += begin - self.now
         self.now = begin + lasts
+        if self._sent is not None:
+            self._sent.append(Sent(self.now, source, self.rank, array.nbytes))
         return array
 
 

@@ -52,7 +52,7 @@ class World:
     def __init__(self, size: int, observer: Observer | None) -> None:
         self.hub: greenlet
         self.tasks: list[greenlet] = []
-        self.ready: deque[greenlet] = deque()
+        self.awake: deque[greenlet] = deque()
         self.asked: list[Asked | None] = [None] * size
         self.calls = [0] * size
         self.names = list(range(size))  # their numbers among all ranks, if other processes have some too
@@ -64,9 +64,9 @@ class World:
         """Raises the error for a call on the communicator of a rank that is not running."""
         raise not_its_own(self.names[rank], "" if self.running is None else f"rank {self.names[self.running]}")
 
-    def pause(self, rank: int) -> None:
-        """Lets the next rank run; returns when this one's turn has come again."""
-        (self.ready.popleft() if self.ready else self.hub).switch()
+    def sleep(self, rank: int) -> None:
+        """Lets the next rank that is awake run; returns when this one has been woken, and its turn has come."""
+        (self.awake.popleft() if self.awake else self.hub).switch()
         self.running = rank
 
     def call_of(self, rank: int) -> Call:
@@ -75,7 +75,7 @@ class World:
         if asked is None:
             return finished(self.calls[rank] + 1)
         frame = self.tasks[rank].gr_frame
-        caller = frame and frame.f_back  # of pause()
+        caller = frame and frame.f_back  # of sleep()
         group = caller.f_locals["self"].group.name if caller else ""
         return in_words(asked, self.calls[rank], frame, group)
 
@@ -154,8 +154,8 @@ class LockstepCommunicator(Communicator):
                 group.result = combine(group.slots)
             except Exception as error:  # raised on every rank, as if each had combined by itself
                 group.error = error
-            world.ready.extend([world.tasks[member] for member in group.members])
-        world.pause(me)  # without agreement nobody wakes this group again, and the hub tells why
+            world.awake.extend([world.tasks[member] for member in group.members])
+        world.sleep(me)  # without agreement nobody wakes this group again, and the hub tells why
         if group.error is not None:
             raise group.error
         return group.result
@@ -207,7 +207,7 @@ class LockstepCommunicator(Communicator):
         self.group.mail[self.rank, dest, tag].append(array.copy())
         if world.asked[receiver] == ("recv", self.rank, tag, id(self.group)):
             world.asked[receiver] = ("woken",)
-            world.ready.append(world.tasks[receiver])
+            world.awake.append(world.tasks[receiver])
 
     def _recv(self, source: int, tag: int) -> Array:
         world, box = self._world, self.group.mail[source, self.rank, tag]
@@ -215,7 +215,7 @@ class LockstepCommunicator(Communicator):
             world.refuse(self._world_rank)
         if not box:
             world.asked[self._world_rank] = ("recv", source, tag, id(self.group))
-            world.pause(self._world_rank)
+            world.sleep(self._world_rank)
         return box.popleft()
 
 
@@ -285,8 +285,8 @@ def _take_turns(world: World, rank_main: Callable[[int], None], ranks: int) -> N
     ) in world.tasks:  # from here and not from one another: a greenlet starts as deep in the stack as its starter is
         if world.failure is None:
             task.switch()
-    while world.ready and world.failure is None:
-        world.ready.popleft().switch()
+    while world.awake and world.failure is None:
+        world.awake.popleft().switch()
 
 
 def _stop(world: World) -> None:

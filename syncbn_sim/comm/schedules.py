@@ -1,20 +1,13 @@
 """The all-reduce by hand: five ways to get the sum to everybody by sending messages, and what each one costs.
 
-Each is a function of any communicator with point-to-point talk, for any number of ranks. With p ranks and n bytes, lg = log2, p2 the
-largest power of two up to p and r = p - p2 ranks to spare, in alpha-beta terms (alpha a message, beta a byte):
-
-    star                2 (p - 1) rounds                   all n bytes to rank 0, one rank after the other, and back
-    binomial tree       2 ceil(lg p)                       all n bytes up a tree, and down
-    recursive doubling  lg p2 (+ 2 if r)                   all n bytes with the neighbour at distance 1, 2, 4, ...
-    ring                2 (p - 1)                          n / p bytes to the right, again and again
-    Rabenseifner        2 lg p2 (+ 2 if r)                 n / 2, n / 4, ... bytes: reduce-scatter, then all-gather
+Each is a function of any communicator with point-to-point talk, for any number of ranks, and beside it stand its rounds: who counts
+messages or seconds adds them up. Of p ranks, p2 is the largest power of two up to p, and r = p - p2 are to spare.
 
 Sources: Thakur, Rabenseifner & Gropp (2005); Patarasuk & Yuan (2009) for the ring.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -25,7 +18,39 @@ from ..errors import unknown
 from .base import REDUCTIONS, Communicator
 from .wrapper import Wrapper
 
-Schedule = Callable[..., Array]
+
+@dataclass(frozen=True)
+class Round:
+    """Messages under way at the same time: a round lasts as long as its longest one.
+
+    Attributes:
+        messages: how many, of all ranks together.
+        longest: numbers in the longest one.
+        total: numbers in all of them.
+        times: rounds like this, one after the other.
+    """
+
+    messages: int
+    longest: int
+    total: int
+    times: int = 1
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """A way to do an all-reduce, called as schedule(comm, array, op="sum").
+
+    Attributes:
+        function: what each rank does.
+        rounds: what that amounts to, in the order of time, for p ranks and an array of n numbers.
+    """
+
+    function: Callable[..., Array]
+    rounds: Callable[[int, int], list[Round]]
+
+    def __call__(self, comm: Communicator, array: Array, op: str = "sum") -> Array:
+        """One rank's part."""
+        return self.function(comm, array, op)
 
 
 def star(comm: Communicator, array: Array, op: str = "sum") -> Array:
@@ -40,6 +65,11 @@ def star(comm: Communicator, array: Array, op: str = "sum") -> Array:
     for rank in range(1, comm.size):
         comm.send(total, rank)
     return total
+
+
+def star_rounds(p: int, n: int) -> list[Round]:
+    """All n numbers to rank 0, one rank after the other, and back."""
+    return [Round(1, n, n, times=2 * (p - 1))]
 
 
 def tree(comm: Communicator, array: Array, op: str = "sum") -> Array:
@@ -63,6 +93,13 @@ def tree(comm: Communicator, array: Array, op: str = "sum") -> Array:
     return total
 
 
+def tree_rounds(p: int, n: int) -> list[Round]:
+    """All n numbers up a tree of ceil(lg p) levels, and down: at distance d, from each rank d + 2 d k that there is."""
+    senders = [(p - 1 - d) // (2 * d) + 1 for d in _doubling(p)]
+    up = [Round(m, n, m * n) for m in senders]
+    return [*up, *reversed(up)]
+
+
 def recursive_doubling(comm: Communicator, array: Array, op: str = "sum") -> Array:
     """In round k every rank swaps all it has with the rank whose number differs in bit k. Fewest rounds; for short arrays."""
 
@@ -76,6 +113,12 @@ def recursive_doubling(comm: Communicator, array: Array, op: str = "sum") -> Arr
         return total
 
     return _folded(comm, array, op, core)
+
+
+def recursive_doubling_rounds(p: int, n: int) -> list[Round]:
+    """lg p2 rounds of all n numbers between ranks at distance 1, 2, 4, ..., and two more if r."""
+    powers = _powers(p)
+    return _folded_rounds(p, n, [Round(powers, n, powers * n) for _ in _doubling(powers)])
 
 
 def ring(comm: Communicator, array: Array, op: str = "sum") -> Array:
@@ -94,6 +137,11 @@ def ring(comm: Communicator, array: Array, op: str = "sum") -> Array:
     for step in range(p - 1):
         pieces[(rank - step) % p][:] = comm.sendrecv(pieces[(rank - step + 1) % p], right, left)
     return flat.reshape(array.shape)
+
+
+def ring_rounds(p: int, n: int) -> list[Round]:
+    """2 (p - 1) rounds in which each rank passes a piece on: all n numbers, and somebody has a longest piece of ceil(n / p)."""
+    return [Round(p, -(-n // p), n, times=2 * (p - 1))]
 
 
 def rabenseifner(comm: Communicator, array: Array, op: str = "sum") -> Array:
@@ -121,11 +169,18 @@ def rabenseifner(comm: Communicator, array: Array, op: str = "sum") -> Array:
     return _folded(comm, array, op, core)
 
 
+def rabenseifner_rounds(p: int, n: int) -> list[Round]:
+    """Halves, quarters, ... of the n numbers, each pair all that it still has; the same way back; and two rounds more if r."""
+    powers = _powers(p)
+    halving = [Round(powers, -(-n // (2 * d)), powers // (2 * d) * n) for d in _doubling(powers)]
+    return _folded_rounds(p, n, [*halving, *reversed(halving)])
+
+
 def _folded(
     comm: Communicator, array: Array, op: str, core: Callable[[int, Callable[[int], int], Array, int], Array]
 ) -> Array:
     """Runs `core` on a power of two of places: of the first 2 r ranks each even one hands its array to its right neighbour and waits."""
-    powers = 1 << (comm.size.bit_length() - 1)
+    powers = _powers(comm.size)
     spare = comm.size - powers
     if comm.rank < 2 * spare and comm.rank % 2 == 0:
         comm.send(array, comm.rank + 1)
@@ -140,12 +195,29 @@ def _folded(
     return total
 
 
+def _folded_rounds(p: int, n: int, core: list[Round]) -> list[Round]:
+    """The r spare ranks hand their n numbers over before, and get the sum after."""
+    spare = p - _powers(p)
+    fold = [Round(spare, n, spare * n)] if spare else []
+    return [*fold, *core, *fold]
+
+
+def _powers(p: int) -> int:
+    """p2, the largest power of two up to p."""
+    return 1 << (p.bit_length() - 1)
+
+
+def _doubling(p: int) -> list[int]:
+    """The distances 1, 2, 4, ... below p."""
+    return [1 << k for k in range((p - 1).bit_length())]
+
+
 SCHEDULES: dict[str, Schedule] = {
-    "star": star,
-    "tree": tree,
-    "recursive_doubling": recursive_doubling,
-    "ring": ring,
-    "rabenseifner": rabenseifner,
+    "star": Schedule(star, star_rounds),
+    "tree": Schedule(tree, tree_rounds),
+    "recursive_doubling": Schedule(recursive_doubling, recursive_doubling_rounds),
+    "ring": Schedule(ring, ring_rounds),
+    "rabenseifner": Schedule(rabenseifner, rabenseifner_rounds),
 }
 
 
@@ -159,26 +231,15 @@ class Cost:
 
 
 def cost(name: str, ranks: int, size: int) -> Cost:
-    """The closed form for an array of `size` bytes.
+    """The sum over the schedule's rounds, for an array of `size` bytes.
 
     Raises:
         ArgumentError: an unknown schedule.
     """
-    schedule_named(name)
-    p = ranks
-    powers = 1 << (p.bit_length() - 1)
-    lg, spare = powers.bit_length() - 1, p - powers
-    fold = 2 if spare else 0
-    if name == "star":
-        return Cost(2 * (p - 1), 2 * (p - 1), 2 * (p - 1) * size)
-    if name == "tree":
-        return Cost(2 * (p - 1).bit_length(), 2 * (p - 1), 2 * (p - 1) * size)
-    if name == "recursive_doubling":
-        messages = powers * lg + 2 * spare
-        return Cost(lg + fold, messages, messages * size)
-    if name == "ring":
-        return Cost(2 * (p - 1), 2 * p * (p - 1), 2 * (p - 1) * size)
-    return Cost(2 * lg + fold, 2 * powers * lg + 2 * spare, (2 * (powers - 1) + 2 * spare) * size)
+    rounds = schedule_named(name).rounds(ranks, size)
+    return Cost(
+        sum(r.times for r in rounds), sum(r.times * r.messages for r in rounds), sum(r.times * r.total for r in rounds)
+    )
 
 
 def schedule_named(name: str) -> Schedule:
@@ -210,51 +271,3 @@ class ScheduledCommunicator(Wrapper):
 def using(comm: Communicator, name: str) -> ScheduledCommunicator:
     """`comm` with its all-reduce done by the schedule of this name."""
     return ScheduledCommunicator(comm, name)
-
-
-@dataclass(frozen=True)
-class Sent:
-    """One recorded message and the round in which it has arrived, counted from 1."""
-
-    round: int
-    source: int
-    dest: int
-    bytes: int
-
-
-class Recorder(Wrapper):
-    """Writes down every message with its round: a rank takes one round a send, a receive, or a sendrecv, and waits for its messages.
-
-    `clocks` is shared by the recorders of all ranks, which have to live in one process.
-    """
-
-    def __init__(self, inner: Communicator, sent: list[Sent], clocks: dict[tuple[int, int], deque[int]]) -> None:
-        super().__init__(inner)
-        self.clock, self._sent, self._clocks = 0, sent, clocks
-
-    def sendrecv(self, array: object, dest: int, source: int, tag: int = 0) -> Array:
-        """One round for both."""
-        start = self.clock
-        self.send(array, dest, tag)
-        self.clock = start
-        return self.recv(source, tag)
-
-    def _send(self, array: Array, dest: int, tag: int) -> None:
-        self.clock += 1
-        self._clocks[self.rank, dest].append(self.clock)
-        self.inner.send(array, dest, tag)
-
-    def _recv(self, source: int, tag: int) -> Array:
-        array = self.inner.recv(source, tag)
-        self.clock = max(self.clock + 1, self._clocks[source, self.rank].popleft())
-        self._sent.append(Sent(self.clock, source, self.rank, array.nbytes))
-        return array
-
-
-def record(name: str, ranks: int, array: Array) -> list[Sent]:
-    """All messages of one all-reduce of `array` over lockstep ranks, by round, for a table or a picture."""
-    from .lockstep import run
-
-    schedule, sent, clocks = schedule_named(name), list[Sent](), defaultdict[tuple[int, int], deque[int]](deque)
-    run(lambda comm: schedule(Recorder(comm, sent, clocks), array), ranks)
-    return sorted(sent, key=lambda m: (m.round, m.source, m.dest))

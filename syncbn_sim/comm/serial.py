@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import copy
 from collections import defaultdict, deque
+from collections.abc import Callable
 from typing import Any
 
 from ..arrays import Array
-from ..errors import DeadlockError
+from ..errors import ArgumentError, DeadlockError
 from .base import Communicator
+from .calls import on_rank
 
 
 class SerialCommunicator(Communicator):
@@ -50,3 +52,19 @@ class SerialCommunicator(Communicator):
                 do="A single rank can only receive what it has sent.",
             )
         return self._mail[tag].popleft()
+
+
+def run(body: Callable[[Communicator], Any], ranks: int | None, checked: bool) -> list[Any]:
+    """[body(comm)] on the one rank there is, which has nobody to be checked against.
+
+    Raises:
+        ArgumentError: more ranks than one.
+    """
+    if ranks not in (None, 1):
+        raise ArgumentError(
+            "ranks", got=ranks, expected='1 with backend "serial"', do='Use backend "threads" for more.'
+        )
+    try:
+        return [body(SerialCommunicator())]
+    except SystemExit as error:
+        raise on_rank(error, 0, 1) from error

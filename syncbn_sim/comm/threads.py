@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextvars
 import copy
 import sys
 import threading
+import time
 from collections import defaultdict, deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -15,7 +17,7 @@ import numpy as np
 from ..arrays import Array
 from ..errors import DeadlockError, RankAbortedError
 from .base import Communicator, group_members, reduce_in_rank_order
-from .calls import Asked, Call, finished, group_name, in_words, mismatch, not_its_own, speaker
+from .calls import Asked, Call, finished, group_name, in_words, mismatch, not_its_own, on_rank, speaker
 
 
 class Waiting(NamedTuple):
@@ -30,17 +32,18 @@ class Waiting(NamedTuple):
 class World:
     """What the threads share: who waits for what, and the first failure.
 
-    A rank waits at a gate of its own, which is opened once: when what it waits for is there, or by a failure. Of several released
-    together each opens the next one's gate, since all at once they would only queue for the interpreter.
+    A rank that waits is asleep, on a lock of its own, and is woken once: when what it waits for is there, or by a failure. Of several
+    woken together each wakes the next one, since all at once they would only queue for the interpreter.
     """
 
     def __init__(self, size: int) -> None:
         self.size = size
         self.lock = threading.Lock()
-        self.gates = [threading.Lock() for _ in range(size)]
+        self.sleepers = [threading.Lock() for _ in range(size)]
+        # Whom each rank wakes as soon as it has been woken itself.
         self.next: list[int | None] = [None] * size
-        for gate in self.gates:
-            gate.acquire()
+        for sleeper in self.sleepers:
+            sleeper.acquire()
         self.waiting: dict[int, Waiting] = {}
         self.threads = [0] * size
         self.finished: dict[int, Call] = {}
@@ -50,7 +53,7 @@ class World:
         """Records the first error and wakes everybody; call with the lock held."""
         if self.failure is None:
             self.failure = (rank, error)
-        self.release(list(self.waiting))
+        self.wake(list(self.waiting))
 
     def check(self) -> None:
         """Stops this rank if another one has failed."""
@@ -69,8 +72,8 @@ class World:
         if threading.get_ident() != self.threads[rank] or rank in self.finished:
             raise not_its_own(rank, "" if rank in self.finished else f"thread {threading.current_thread().name}")
 
-    def queue(self, rank: int, waiting: Waiting) -> None:
-        """Says that a rank will `sleep` now until it is released; call with the lock held.
+    def will_sleep(self, rank: int, waiting: Waiting) -> None:
+        """Says that a rank will `sleep` now until it is woken; call with the lock held.
 
         A deadlock is known the moment nobody is left to run.
         """
@@ -78,21 +81,21 @@ class World:
         self.check_deadlock()
 
     def sleep(self, rank: int) -> None:
-        """Waits to be released; call without the lock, after `queue`."""
-        self.gates[rank].acquire()
+        """Returns when this rank is woken; call without the lock, after `will_sleep`."""
+        self.sleepers[rank].acquire()
         after = self.next[rank]
         if after is not None:
-            self.gates[after].release()
+            self.sleepers[after].release()
         self.check()
 
-    def release(self, ranks: list[int]) -> None:
+    def wake(self, ranks: list[int]) -> None:
         """Lets ranks that wait run again; call with the lock held."""
         after = None
         for rank in reversed(ranks):
             del self.waiting[rank]
             self.next[rank], after = after, rank
         if after is not None:
-            self.gates[after].release()
+            self.sleepers[after].release()
 
     def call_of(self, rank: int, asked: Asked, number: int, group: Group) -> Call:
         """In words what a rank is in; the rank must stay in it meanwhile."""
@@ -158,9 +161,9 @@ class ThreadCommunicator(Communicator):
             last = len(group.slots) == self.size
             if last:
                 self._combine(combine)
-                world.release([member for member in group.members if member != me])
+                world.wake([member for member in group.members if member != me])
             else:
-                world.queue(me, Waiting(asked, self.calls, group))
+                world.will_sleep(me, Waiting(asked, self.calls, group))
         if not last:
             world.sleep(me)
         return group.result  # the next meeting cannot replace it before this rank has come there
@@ -217,7 +220,7 @@ class ThreadCommunicator(Communicator):
             box, receiver = group.mail[self.rank, dest, tag], group.members[dest]
             box.append(array.copy())
             if receiver in world.waiting and world.waiting[receiver].box is box:
-                world.release([receiver])
+                world.wake([receiver])
 
     def _recv(self, source: int, tag: int) -> Array:
         world, group, me = self._world, self._group, self._group.members[self.rank]
@@ -226,7 +229,54 @@ class ThreadCommunicator(Communicator):
             box = group.mail[source, self.rank, tag]
             empty = not box
             if empty:
-                world.queue(me, Waiting(("recv", source, tag), self.calls, group, box))
+                world.will_sleep(me, Waiting(("recv", source, tag), self.calls, group, box))
         if empty:
             world.sleep(me)
         return box.popleft()
+
+
+def run(body: Callable[[Communicator], Any], ranks: int | None, checked: bool) -> list[Any]:
+    """Runs body(comm) on so many threads (None: one); calls are compared always, since it costs nothing.
+
+    Returns:
+        The results by rank.
+
+    Raises:
+        Whatever the first failing rank has raised.
+    """
+    size = ranks or 1
+    world, group = World(size), Group(list(range(size)))
+    results: list[Any] = [None] * size
+
+    def on_thread(rank: int) -> None:
+        comm = ThreadCommunicator(world, group, rank)
+        try:
+            results[rank] = body(comm)
+            world.finish(rank, comm.calls)
+        except BaseException as error:
+            with world.lock:
+                world.fail(rank, on_rank(error, rank, size))  # or, if this rank was stopped by an error, that one stays
+
+    # In a copy of the caller's context, so that settings such as np.errstate hold on the ranks too.
+    threads = [
+        threading.Thread(
+            target=contextvars.copy_context().run, args=(on_thread, rank), name=f"rank-{rank}", daemon=True
+        )
+        for rank in range(size)
+    ]
+    for thread in threads:
+        thread.start()
+    try:
+        for thread in threads:
+            while thread.is_alive() and world.failure is None:
+                thread.join(0.2)
+    except KeyboardInterrupt as error:
+        with world.lock:
+            world.fail(None, error)
+        raise
+    if world.failure is not None:
+        deadline = time.monotonic() + 1.0  # they stop at their next call; one deep in its own work is left behind
+        for thread in threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
+        raise world.failure[1]
+    return results

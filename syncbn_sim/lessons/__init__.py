@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from importlib import import_module
+from pkgutil import iter_modules
 from typing import Any
 
 from ..errors import unknown
 from .exercise import Exercise, Mistake, Verdict, examine
 from .sliders import interact
 
-LESSONS = range(8)
+LESSONS = tuple(sorted(int(m.name[-2:]) for m in iter_modules(__path__) if re.fullmatch(r"lesson_\d\d", m.name)))
 
 __all__ = ["LESSONS", "Exercise", "Mistake", "Verdict", "check", "examine", "exercises", "interact"]
 

@@ -11,8 +11,9 @@ from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..cluster.recorded import record
 from ..cluster.step_cost import CHEAP, StepCost
-from ..comm.schedules import cost, record
+from ..comm.schedules import cost
 from ..diagnostics.inspect_log import Inspection
 from ..experiments.arms import Arm
 from ..experiments.result import Result

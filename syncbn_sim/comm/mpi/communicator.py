@@ -3,38 +3,25 @@
 from __future__ import annotations
 
 import copy
-import os
-import pickle
-import sys
 import time
-import traceback
-from typing import TYPE_CHECKING, Any, NoReturn, cast
+from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from ..arrays import Array
-from ..errors import CollectiveMismatchError, DataError
-from .base import Communicator
-from .shared import SharedReduction, lowest, open_shared
-from .watchdog import GRACE, end_job, say, the_watchdog
+from ...arrays import Array
+from ..base import Communicator
+from . import messages
+from .machines import crowd_one_machine
+from .pipes import open_pipes
+from .shared import SharedReduction
+from .watchdog import the_watchdog
 
 if TYPE_CHECKING:
     from mpi4py import MPI as mpi_types
 
     Intracomm = mpi_types.Intracomm
-    Request = mpi_types.Request
 
 NAP = 1e-5  # seconds that a rank which waits for a message sleeps between looks
-
-
-_unfinished: list[tuple[Request, Array]] = []  # messages of this process that have not left yet, with what they carry
-
-
-def _push() -> bool:
-    """Moves messages on; whether there are any left."""
-    if _unfinished:
-        _unfinished[:] = [(request, kept) for request, kept in _unfinished if not request.Test()]
-    return bool(_unfinished)
 
 
 class MPICommunicator(Communicator):
@@ -73,8 +60,9 @@ class MPICommunicator(Communicator):
     def _meeting(self) -> SharedReduction | None:
         """Where ranks crowd: what they meet in, asleep. Collective."""
         if self._shared is None and self._crowded and self.size > 1:
-            self._shared = open_shared(self._comm, _push)
-            self._crowded = self._shared is not None
+            pipes = open_pipes(self._comm, messages.push)
+            self._shared = None if pipes is None else SharedReduction(self._comm, pipes)
+            self._crowded = pipes is not None
         return self._shared
 
     def _arrive(self) -> None:
@@ -114,7 +102,7 @@ class MPICommunicator(Communicator):
             kinds = self._comm.allgather((array.dtype.str, array.shape))
             sizes = [np.dtype(d).itemsize * int(np.prod(s)) for d, s in kinds]
             received = np.empty(sum(sizes), np.uint8)
-            self._comm.Allgatherv(as_bytes(array), [received, sizes])
+            self._comm.Allgatherv(messages.as_bytes(array), [received, sizes])
         parts = np.split(received, np.cumsum(sizes)[:-1])
         return [part.copy().view(d).reshape(s) for part, (d, s) in zip(parts, kinds, strict=True)]
 
@@ -127,7 +115,7 @@ class MPICommunicator(Communicator):
             if kind is None:
                 return copy.deepcopy(small) if self.rank == root else small
             buffer = np.array(value, order="C") if self.rank == root else np.empty(kind[1], kind[0])
-            self._comm.Bcast(as_bytes(buffer), root)
+            self._comm.Bcast(messages.as_bytes(buffer), root)
             return buffer
 
     def _barrier(self) -> None:
@@ -147,10 +135,7 @@ class MPICommunicator(Communicator):
         return self._groups[-1]
 
     def _send(self, array: Array, dest: int, tag: int) -> None:
-        # A blocking Send returns early for small messages only: two ranks that send to each other first would hang above some size.
-        _push()
-        message = np.concatenate([_header(array), as_bytes(array)])
-        _unfinished.append((self._comm.Isend(message, dest, tag), message))
+        messages.post(self._comm, array, dest, tag)
 
     def _recv(self, source: int, tag: int) -> Array:
         with self._watchdog.watch("recv", f"from rank {source}, tag {tag}"):
@@ -161,7 +146,7 @@ class MPICommunicator(Communicator):
                 found = self._comm.Improbe(source, tag, status)
             message = np.empty(status.Get_count(self._mpi.BYTE), np.uint8)
             found.Recv(message)
-        return _parse(message)
+        return messages.opened(message)
 
     def close(self) -> None:
         """Frees what the ranks share; whoever talks on does so by MPI's own calls. Collective."""
@@ -176,50 +161,3 @@ class MPICommunicator(Communicator):
         with self._watchdog.watch("the end of launch: its function has returned, others have not"):
             self._arrive()
             return self._comm.gather(result, 0)
-
-
-def crowd_one_machine(comm: Intracomm) -> bool:
-    """Whether all ranks share one machine, and are more than the cores that they may use there together. Collective."""
-    from mpi4py import MPI
-
-    here = comm.Split_type(MPI.COMM_TYPE_SHARED)
-    mine = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set(range(os.cpu_count() or 1))
-    cores = len(set().union(*here.allgather(mine)))  # each rank may be bound to a core of its own
-    crowded = here.size == comm.size > cores
-    here.Free()
-    return bool(lowest(comm, crowded))
-
-
-def as_bytes(array: Array) -> Array:
-    """The array's memory as bytes, without copying."""
-    return array.reshape(-1).view(np.uint8) if array.size else np.empty(0, np.uint8)
-
-
-def _header(array: Array) -> Array:
-    kind = pickle.dumps((array.dtype.str, array.shape))
-    return np.frombuffer(len(kind).to_bytes(4, "little") + kind, np.uint8)
-
-
-def _parse(message: Array) -> Array:
-    end = 4 + int.from_bytes(message[:4].tobytes(), "little")
-    dtype, shape = pickle.loads(message[4:end].tobytes())
-    return message[end:].copy().view(dtype).reshape(shape)
-
-
-def end_all_on_uncaught_errors(name: str) -> None:
-    """From now on an uncaught error of this process ends the job: it would wait in MPI_Finalize for the others, and they for it."""
-    sys.excepthook = lambda kind, error, trace: abort_with_traceback(name, error)
-
-
-def abort_with_traceback(name: str, error: BaseException) -> NoReturn:
-    """Prints this rank's traceback, each line with the rank's name, and ends every process of the job.
-
-    Of a mismatch that several ranks have found, one tells; the others speak only if that one should not.
-    """
-    if isinstance(error, CollectiveMismatchError) and error.told_elsewhere:
-        time.sleep(GRACE)
-    # What is wrong with a user's file needs no stack; everything else does.
-    told = str(error) if isinstance(error, DataError) else "".join(traceback.format_exception(error))
-    say("\n".join(f"[{name}] {line}" for line in told.splitlines()))
-    time.sleep(0.1)  # the process manager passes our words on in its own time, and Abort could overtake them
-    end_job()

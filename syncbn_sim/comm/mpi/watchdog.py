@@ -8,15 +8,15 @@ import threading
 import time
 from collections.abc import Sequence
 from functools import cache
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING
 
-from .calls import Call, code_lines
+from ..calls import Call, code_lines
+from .ending import GRACE, end_job, say
 
 if TYPE_CHECKING:
     from .board import Board
 
 PATIENCE = 300.0  # seconds; a job may well load data on one rank for minutes
-GRACE = 2.0  # seconds in which the other ranks' watchdogs can speak before the job is ended
 
 
 class Watchdog:
@@ -104,16 +104,3 @@ class Watchdog:
 def the_watchdog() -> Watchdog:
     """This process's watchdog, which looks after one launch after the other."""
     return Watchdog()
-
-
-def say(text: str) -> None:
-    """Writes whole lines to stderr in one call, so that lines of several ranks do not mix."""
-    os.write(2, (text.rstrip() + "\n").encode())
-
-
-def end_job() -> NoReturn:
-    """Ends every process of the job, or, before MPI has started, this one."""
-    mpi = sys.modules.get("mpi4py.MPI")
-    if mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized():
-        mpi.COMM_WORLD.Abort(1)
-    os._exit(1)  # Abort may return before it has ended this process, and nobody above should speak again

@@ -9,14 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from ..arrays import Array
-from ..errors import CollectiveMismatchError
-from .base import Communicator
+from ...arrays import Array
+from ...errors import CollectiveMismatchError
+from ..base import Communicator
+from ..calls import Call, code_lines, describe, finished, group_name, mismatch, rank_name
+from ..wrapper import Wrapper
 from .board import Board
-from .calls import Call, code_lines, describe, finished, group_name, mismatch, rank_name
-from .mpi import MPICommunicator
+from .communicator import MPICommunicator
 from .watchdog import the_watchdog
-from .wrapper import Wrapper
 
 
 class CheckedCommunicator(Wrapper):

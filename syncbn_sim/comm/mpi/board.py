@@ -10,8 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from .calls import Call, rank_name
-from .shared import lowest
+from ..calls import Call, rank_name
 
 if TYPE_CHECKING:
     from mpi4py import MPI
@@ -57,17 +56,6 @@ class Board:
         self._stamps, self._asked, self._where = (self._notices[name] for name in ("stamp", "asked", "where"))
         self._stamps[self._rank], self._looks[self._rank] = 0, (0, 0)
         comm.Barrier()
-
-    @staticmethod
-    def reaches_all_of(comm: MPI.Intracomm) -> bool:
-        """Whether all ranks are on one machine. Collective."""
-        from mpi4py import MPI
-
-        node = comm.Split_type(MPI.COMM_TYPE_SHARED)
-        try:
-            return lowest(comm, node.size) == comm.size
-        finally:
-            node.Free()
 
     def pin(self, call: Call) -> dict[int, Call] | None:
         """Announces this rank's next call. Returns everybody's, if one of those announced so far differs, else None."""

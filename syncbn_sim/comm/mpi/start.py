@@ -11,8 +11,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..errors import LaunchError, MissingDependencyError
-from .watchdog import Watchdog, say
+from ...errors import LaunchError, MissingDependencyError
+from .ending import say
+from .watchdog import Watchdog
 
 if TYPE_CHECKING:
     from mpi4py import MPI

@@ -1,0 +1,101 @@
+"""A function on every process that mpirun has started, or on lockstep ranks inside them: from start to end."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from ...errors import LaunchError
+from ..base import Communicator
+from ..calls import on_rank, rank_name
+from ..hybrid import HybridCommunicator
+from ..lockstep import run as run_lockstep
+from .board import Board
+from .checked import CheckedCommunicator
+from .communicator import MPICommunicator
+from .ending import abort_with_traceback, end_all_on_uncaught_errors
+from .machines import on_one_machine
+from .start import start_mpi, world_rank, world_size
+from .watchdog import the_watchdog
+
+
+def run(
+    body: Callable[[Communicator], Any], ranks: int | None, checked: bool, several: bool = False
+) -> list[Any] | None:
+    """Runs body(comm) on every rank.
+
+    Args:
+        body: called once a rank.
+        ranks: how many; None: one a process.
+        checked: compare every collective over the ranks first.
+        several: a process may have several ranks inside.
+
+    Returns:
+        The results by rank, on rank 0; None elsewhere. An error ends every process of the job.
+
+    Raises:
+        LaunchError: the processes are not as many, or cannot have so many inside each.
+    """
+    inner, comm, inside = _start(ranks, checked, several)
+    # Python's own handler runs only between bytecodes: a rank blocked inside MPI would not hear Ctrl-C.
+    previous = (
+        signal.signal(signal.SIGINT, signal.SIG_DFL) if threading.current_thread() is threading.main_thread() else None
+    )
+    try:
+        if inside == 1:
+            results = [body(comm)]
+        else:
+            results = run_lockstep(body, inside, view=lambda rank: HybridCommunicator(rank, comm))
+        if isinstance(comm, CheckedCommunicator):
+            comm.finish()
+        gathered = inner.gather_results(results)
+        with the_watchdog().watch("the end of launch()"):
+            if (board := the_watchdog().leave()) is not None:
+                board.close()
+            inner.close()
+        return None if gathered is None else [result for part in gathered for result in part]
+    except BaseException as error:
+        abort_with_traceback(
+            rank_name(inner.rank, inside), on_rank(error, inner.rank, inner.size) if inside == 1 else error
+        )
+    finally:
+        if previous is not None:
+            signal.signal(signal.SIGINT, previous)
+
+
+def _start(ranks: int | None, checked: bool, several: bool) -> tuple[MPICommunicator, Communicator, int]:
+    """The processes' communicator, the same as ranks are to use it, and how many ranks are inside each process."""
+    if (promised := world_size()) is not None:
+        # Before any talk, of which a rank with another argument would not be part.
+        _ranks_inside(ranks, promised, several)
+    watchdog = the_watchdog()
+    watchdog.begin(rank_name(world_rank()))
+    world = start_mpi(watchdog)
+    inside = _ranks_inside(ranks, world.size, several)
+    watchdog.name = rank_name(world.rank, inside)
+    end_all_on_uncaught_errors(watchdog.name)
+    inner = MPICommunicator(world)
+    comm: Communicator = inner
+    if checked:
+        with watchdog.watch("the start of launch()"):
+            if on_one_machine(world):
+                watchdog.world = Board(world, partial(rank_name, inside=inside))
+        comm = CheckedCommunicator(inner, watchdog.world, inside)
+    watchdog.calls = 0
+    return inner, comm, inside
+
+
+def _ranks_inside(ranks: int | None, processes: int, several: bool) -> int:
+    inside, over = divmod(processes if ranks is None else ranks, processes)
+    if inside < 1 or over or (inside > 1 and not several):
+        multiple = ", or a multiple of it" if several else ""
+        raise LaunchError(
+            "ranks",
+            got=ranks,
+            expected=f"{processes}, the number of processes that mpirun started{multiple}",
+            do=f"Start it with mpirun -n {ranks}, or leave ranks out.",
+        )
+    return inside
