@@ -20,7 +20,7 @@ from ..comm.schedules import schedule_named
 from ..comm.wrapper import Wrapper
 from .links import Link, Topology
 
-Clocks = dict[tuple[int, int], deque[float]]
+Clocks = dict[tuple[int, int, int], deque[float]]  # (source, dest, tag): when its messages arrive
 
 
 class ClockCommunicator(Wrapper):
@@ -86,12 +86,12 @@ class ClockCommunicator(Wrapper):
 
     def _send(self, array: Array, dest: int, tag: int) -> None:
         self.now += self.link.between(self.rank, dest).seconds(array.nbytes)
-        self._arrivals[self.rank, dest].append(self.now)
+        self._arrivals[self.rank, dest, tag].append(self.now)
         self.inner.send(array, dest, tag)
 
     def _recv(self, source: int, tag: int) -> Array:
         array = self.inner.recv(source, tag)
-        arrival = self._arrivals[source, self.rank].popleft()
+        arrival = self._arrivals[source, self.rank, tag].popleft()
         lasts = self.link.between(source, self.rank).seconds(array.nbytes)
         # The last alpha + n beta of the message is its own time; what lies before it is waiting. A receiver takes messages one by one.
         begin = max(self.now, arrival - lasts)
