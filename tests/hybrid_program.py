@@ -14,7 +14,7 @@ from training import fifty_steps
 from syncbn_sim.comm import Communicator, launch, schedules
 from syncbn_sim.errors import ArgumentError, CommunicatorError
 
-MESSAGES = {"check_point_to_point", "check_messages_wait_for_nobody"}
+MESSAGES = {"check_point_to_point", "check_messages_wait_for_nobody", "check_messages_are_told_apart"}
 REFUSED = MESSAGES | {"check_split"}  # split by rank % 2 cuts through processes
 
 
@@ -33,7 +33,13 @@ def check_split_inside_and_along(comm: Communicator, processes: int) -> None:
     assert everybody is not None
     assert everybody.allreduce(np.ones(1))[0] == comm.size
     assert (comm.split(None if comm.rank >= inside else 0) is None) == (comm.rank >= inside)
+    backwards = comm.split(comm.rank // inside, key=-comm.rank)
+    assert backwards is not None
+    assert backwards.rank == inside - 1 - comm.rank % inside
+    assert [int(r) % inside for r in backwards.allgather(np.array(comm.rank))] == [*range(inside)][::-1]
     if processes > 1:
+        with pytest.raises(ArgumentError, match="in rank order"):
+            comm.split(0, key=-comm.rank)
         with pytest.raises(ArgumentError, match="whole processes"):
             comm.split(comm.rank % 2)
 

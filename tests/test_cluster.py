@@ -89,7 +89,10 @@ def test_messages_are_timed_by_their_tags() -> None:
             return None
         return [(comm.recv(0, tag).size, comm.now) for tag in (2, 1)]
 
-    assert simulate(talk, 2, Link(1.0, 1 / 8, "")).results[1] == [(1, 12), (9, 22)]  # a receive lasts as long as its message
+    assert simulate(talk, 2, Link(1.0, 1 / 8, "")).results[1] == [
+        (1, 12),
+        (9, 22),
+    ]  # a receive lasts as long as its message
 
 
 def test_published_ring_latencies_from_two_constants() -> None:
@@ -122,7 +125,9 @@ def test_networks_have_the_published_batch_norms() -> None:
     assert len(NETWORKS["efficientnet_b3"]) == 78
     assert NETWORKS["efficientnet_b3"][0] == 40
     assert NETWORKS["efficientnet_b3"][-1] == 1536
-    assert 2 * sum(NETWORKS["efficientnet_b3"]) + 7 == 87_303  # what Keras counts as not trainable, 7 of them its input's
+    assert (
+        2 * sum(NETWORKS["efficientnet_b3"]) + 7 == 87_303
+    )  # what Keras counts as not trainable, 7 of them its input's
 
 
 def test_resnet50_in_pytorchs_wire_format() -> None:
@@ -149,7 +154,7 @@ def test_wire_formats_by_hand() -> None:
     assert step_cost([100], 8, dear).seconds == pytest.approx(by_hand["fused all-reduce"] + 2 * 0.5, rel=1e-9)
     assert step_cost([100], 1, dear).seconds == 0
     ring = Link(1e-3, 1e-6, "", schedules=("ring",))
-    assert allgather_seconds(5, 100, link) == pytest.approx(3 * link.alpha + 4 * 800 * link.beta)  # a third round for the fifth
+    assert allgather_seconds(5, 100, link) == pytest.approx(3 * link.alpha + 4 * 800 * link.beta)
     gathered = 7 * (1e-3 + 8 * 201e-6) + 14 * (1e-3 + 8 * 25e-6)
     assert step_cost([100], 8, ring, "all-gather").seconds == pytest.approx(gathered, rel=1e-9)
 

@@ -16,7 +16,7 @@ from test_failures import CROWDED, PREAMBLE, timed_mpi
 from syncbn_sim import nn
 from syncbn_sim.comm import launch
 from syncbn_sim.comm.board import _DEPTH, _NOTICE, Board
-from syncbn_sim.comm.calls import Call
+from syncbn_sim.comm.calls import Call, group_name
 from syncbn_sim.errors import CollectiveMismatchError, CommunicatorError, LaunchError, RankAbortedError
 
 IMPATIENT = {"seconds": 15.0, "SYNCBN_SIM_WATCHDOG": "3"}
@@ -98,6 +98,12 @@ def test_mismatch_of_a_group_s_call_and_the_world_s_says_so(backend: str) -> Non
         caught.value
     )
     assert "rank 1 (differs): allreduce sum float64 (7,) (call 2) at" in str(caught.value)
+
+
+def test_a_large_group_is_named_in_part() -> None:
+    shown = ", ".join(f"rank {rank}" for rank in range(8))
+    assert group_name(range(8), 3) == f"the group of {shown} from the split in call 3"
+    assert group_name(range(11), 3) == f"the group of {shown}, 3 more from the split in call 3"
 
 
 def stuck_board(looks: np.ndarray, rank: int) -> Board:
