@@ -79,20 +79,36 @@ def test_unequal_messages_by_hand() -> None:
     assert swapped.seconds == [10, 15]  # rank 0 is done with receiving at 8, but still sends
 
 
-def test_messages_are_timed_by_their_tags() -> None:
-    """Taken in another order than they came: each has its own time of arrival, 10 and 12."""
+@pytest.mark.parametrize("apart", ["by tag", "by group"])
+def test_messages_taken_in_another_order_than_they_came(apart: str) -> None:
+    """Each has its own time of arrival, 10 and 12; a receive lasts as long as its message."""
 
     def talk(comm):
+        one, other, tag = (comm, comm.split(0), 0) if apart == "by group" else (comm, comm, 1)
         if comm.rank == 0:
-            comm.send(np.ones(9), 1, tag=1)
-            comm.send(np.ones(1), 1, tag=2)
+            one.send(np.ones(9), 1)
+            other.send(np.ones(1), 1, tag)
             return None
-        return [(comm.recv(0, tag).size, comm.now) for tag in (2, 1)]
+        return [(other.recv(0, tag).size, comm.clock.now), (one.recv(0).size, comm.clock.now)]
 
-    assert simulate(talk, 2, Link(1.0, 1 / 8, "")).results[1] == [
-        (1, 12),
-        (9, 22),
-    ]  # a receive lasts as long as its message
+    assert simulate(talk, 2, Link(1.0, 1 / 8, "")).results[1] == [(1, 12), (9, 22)]
+
+
+def test_a_group_s_talk_takes_its_time() -> None:
+    """Even and odd ranks of two nodes of four: one step inside a node, and one across."""
+    nodes = Topology(((4, Link(1.0, 0, "in")), (8, Link(10.0, 0, "out"))))
+
+    def talk(comm):
+        comm.work(float(comm.rank == 1))
+        group = comm.split(comm.rank % 2)
+        group.split(0).allreduce(np.ones(3))
+        return float(group.allreduce(np.ones(3))[0])
+
+    elapsed = simulate(talk, 8, nodes)
+    assert elapsed.results == [4] * 8
+    assert elapsed.seconds == [22, 23] * 4
+    assert elapsed.waited == [0, 0, 0, 1, 0, 1, 0, 1]
+    assert elapsed.share("test_cluster") == (4 * 22 + 22 + 3 * 23) / 180
 
 
 def test_published_ring_latencies_from_two_constants() -> None:
