@@ -364,8 +364,11 @@ def main(comm):
     assert group.allreduce(np.ones(2))[0] == group.size
     kept[:] = comm, group
 kept = []
+opened = []
 for _ in range(2):
     launch(main, backend="mpi", checked=False)
+    opened.append(len(os.listdir("/proc/self/fd")))
+assert opened[0] == opened[1], opened
 comm, group = kept
 files = [open(os.path.join(sys.argv[1], str(comm.rank) + "-" + str(i)), "w+") for i in range(20)]
 comm.barrier()
