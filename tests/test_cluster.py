@@ -116,6 +116,8 @@ def test_published_ring_latencies_from_two_constants() -> None:
     measured = [10, 13.76, 16.88, 20.8, 25.2, 29.5, 33.7]
     ranks = list(range(2, 9))
     base, step = fit(ranks, measured)
+    left = np.array([(base + step * 2 * (p - 1)) / t - 1 for p, t in zip(ranks, measured, strict=True)]) / measured
+    np.testing.assert_allclose([left.sum(), left @ ranks], 0, atol=1e-9)  # no relative error is smaller
     for p, t in zip(ranks, measured, strict=True):
         assert base + step * 2 * (p - 1) == pytest.approx(t, rel=0.1)
         one_call = step_cost([1], p, LINKS["nvlink"]).seconds / 2  # of a layer of one channel: 24 bytes, then 16

@@ -390,6 +390,16 @@ def test_layers_called_in_another_order_are_named_on_mpi(inside: int, tmp_path: 
     assert f"rank {2 * inside - 1} (differs): allreduce sum float64 (7,) by SyncBatchNorm 2 (call 1) at" in done.stderr
 
 
+@pytest.mark.parametrize("backend", ["threads", "lockstep"])
+def test_a_layer_leaves_its_name_on_no_later_call(backend: str) -> None:
+    def main(comm):
+        if comm.rank == 0:
+            nn.SyncBatchNorm(2)(np.array([[1.0, 2.0], [3.0, 4.0]]))  # alone
+        return comm.allreduce(np.ones(1))[0]
+
+    assert launch(main, 2, backend) == [2, 2]
+
+
 def test_converted_layers_have_an_order_too() -> None:
     def main(comm):
         model = nn.convert_sync_batchnorm(nn.Sequential(nn.BatchNorm(3), nn.BatchNorm(3)), comm)

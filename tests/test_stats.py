@@ -179,6 +179,8 @@ def test_the_spread_of_means_of_a_small_population() -> None:
 
 def test_cluster_size() -> None:
     assert stats.cluster_size([np.array([1, 1, 1, 2]), np.array([])]) == (9 + 1) / 4
+    assert stats.adjusted_cluster_size(8, 8, 1.0) == 1  # one entity alone: chance explains all of it
+    assert stats.effective_rows(8, 0.0) == np.inf  # a mean without noise
     with pytest.raises(CountError):
         stats.cluster_size([])
     with pytest.raises(ArgumentError):
