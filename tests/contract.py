@@ -229,6 +229,9 @@ def check_messages_are_told_apart(comm: Communicator) -> None:
     """By group and by tag: what rank 0 waits for is neither the first nor the second message that rank 1 sends it."""
     group = comm.split(0)
     assert group is not None
+    comm.send(np.array([1]), comm.rank)
+    group.send(np.array([2]), comm.rank)
+    assert (group.recv(comm.rank), comm.recv(comm.rank)) == (2, 1)
     if comm.size < 3:
         return
     if comm.rank == 0:

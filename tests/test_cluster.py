@@ -6,6 +6,7 @@ import re
 import runpy
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from conftest import ROOT, run, run_mpi
 from scipy.optimize import nnls
 
 from syncbn_sim import nn, optim, train
-from syncbn_sim.cluster import LINKS, Link, Topology, allreduce_seconds, link_named, simulate
+from syncbn_sim.cluster import LINKS, Link, Topology, allreduce_seconds, link_named, simulate, virtual_time
 from syncbn_sim.cluster.closed_forms import allgather_seconds, fit
 from syncbn_sim.cluster.links import log_normal_stragglers, one_slow_node, parse_topology
 from syncbn_sim.cluster.measure import RANGES, _fitted, link_for
@@ -244,6 +245,22 @@ def test_stragglers_and_measured_work() -> None:
     assert all(s > 1e-4 for s in elapsed.seconds)
     assert 0 < elapsed.share("test_cluster") < 1
     assert simulate(work, 4, LINKS["nvlink"]).longest < 1e-4
+
+
+def test_work_is_measured_on_its_own_rank_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three seconds and one; rank 1 takes twice as long. A message takes one, both ways at once."""
+    now = 0.0
+    monkeypatch.setattr(virtual_time, "time", SimpleNamespace(perf_counter=lambda: now))
+
+    def work(comm):
+        nonlocal now
+        for seconds in (3.0, 1.0):
+            now += seconds
+            comm.allreduce(np.ones(1))
+
+    elapsed = simulate(work, 2, Link(1.0, 0.0, ""), slowness=[1, 2], measured=True)
+    assert elapsed.seconds == [10, 10]
+    assert elapsed.waited == [4, 0]
 
 
 COMMAND = [str(Path(sys.executable).parent / "syncbn-sim")]

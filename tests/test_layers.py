@@ -326,6 +326,10 @@ def test_modules_come_in_a_fixed_order_and_parameters_once() -> None:
     assert [type(m).__name__ for m in model.modules()] == ["Sequential", "Sequential", "Linear", "ReLU", "Linear"]
     assert [m for m in model.modules()] == [m for _, m in model.named_modules()]  # noqa: C416
     assert model.parameters() == [tied.weight, tied.bias, other.bias]
+    for mode in (False, True):
+        assert all(module.training is mode for module in model.train(mode).modules())  # however deep
+        with nn.no_backward(model):
+            assert not any(module._keeps_contexts for module in model.modules())
     assert "(0): Linear(weight (3, 3), bias (3,))" in repr(model)
 
 
