@@ -203,6 +203,7 @@ def test_topology_is_paid_level_by_level() -> None:
         ("x:nvlink", "8:nvlink"),
         ("8:nvlnk", "Did you mean 'nvlink'"),
         ("8:nvlink,12:tcp-25g", "multiple"),
+        ("8:nvlink,8:tcp-25g", "sizes that grow"),
     ):
         with pytest.raises(ArgumentError, match=message):
             parse_topology(bad, "roce-25g")
