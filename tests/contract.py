@@ -160,7 +160,9 @@ def check_allgather(comm: Communicator) -> None:
     parts = comm.allgather(np.full((comm.rank, 2), comm.rank, np.float32))
     assert [p.shape for p in parts] == [(r, 2) for r in range(comm.size)]
     assert all(p.dtype == np.float32 and (p == r).all() for r, p in enumerate(parts))
-    parts[0] = parts[0] + 1
+    parts[-1][...] = -comm.rank  # ours to write into
+    comm.barrier()
+    assert (parts[-1] == -comm.rank).all()
     flags = comm.allgather(np.array([comm.rank % 2 == 0]))
     assert [bool(f[0]) for f in flags] == [r % 2 == 0 for r in range(comm.size)]
 
@@ -173,6 +175,9 @@ def check_bcast(comm: Communicator) -> None:
     got += 1  # a copy, on the root too
     np.testing.assert_array_equal(array, np.arange(6.0).reshape(2, 3))
     assert comm.bcast(np.array(2.5)).shape == ()
+    for each in {*range(min(comm.size, 4)), root}:
+        assert comm.bcast({"from": comm.rank}, each) == {"from": each}
+        np.testing.assert_array_equal(comm.bcast(np.full(2, comm.rank), each), each)
     value = comm.bcast({"seed": 3} if comm.rank == 0 else None)
     assert value == {"seed": 3}
     value["rank"] = comm.rank
@@ -191,6 +196,9 @@ def check_split(comm: Communicator) -> None:
     backwards = comm.split(0, key=-comm.rank)
     assert backwards is not None
     assert backwards.rank == comm.size - 1 - comm.rank
+    tied = comm.split(0, key=0 if comm.rank else 1)  # of equal key in their order, then rank 0
+    assert tied is not None
+    assert [int(r) for r in tied.allgather(np.array(comm.rank))] == [*range(1, comm.size), 0]
     alone = comm.split(None if comm.rank else 0)
     assert (alone is None) == (comm.rank > 0)
     if comm.rank % 2 == 0:  # a group may talk without the others
@@ -215,6 +223,30 @@ def check_point_to_point(comm: Communicator) -> None:
     np.testing.assert_array_equal(comm.recv(left, tag=1), 0.0)
     with pytest.raises(ArgumentError, match="dest"):
         comm.send(mine, comm.size)
+
+
+def check_messages_are_told_apart(comm: Communicator) -> None:
+    """By group and by tag: what rank 0 waits for is neither the first nor the second message that rank 1 sends it."""
+    group = comm.split(0)
+    assert group is not None
+    comm.send(np.array([1]), comm.rank)
+    group.send(np.array([2]), comm.rank)
+    assert (group.recv(comm.rank), comm.recv(comm.rank)) == (2, 1)
+    if comm.size < 3:
+        return
+    if comm.rank == 0:
+        assert group.recv(1, tag=5) == 3
+        assert comm.recv(1, tag=5) == 1
+        assert group.recv(1, tag=6) == 2
+    if comm.rank == 1:
+        comm.send(np.array([1]), 0, tag=5)
+        comm.recv(2)  # while rank 0 would take up the wrong one
+        group.send(np.array([2]), 0, tag=6)
+        comm.recv(2)
+        group.send(np.array([3]), 0, tag=5)
+    if comm.rank == 2:
+        comm.send(np.zeros(1), 1)
+        comm.send(np.zeros(1), 1)
 
 
 def check_deepcopy_is_itself(comm: Communicator) -> None:

@@ -14,7 +14,7 @@ from training import fifty_steps
 from syncbn_sim.comm import Communicator, launch, schedules
 from syncbn_sim.errors import ArgumentError, CommunicatorError
 
-MESSAGES = {"check_point_to_point", "check_messages_wait_for_nobody"}
+MESSAGES = {"check_point_to_point", "check_messages_wait_for_nobody", "check_messages_are_told_apart"}
 REFUSED = MESSAGES | {"check_split"}  # split by rank % 2 cuts through processes
 
 
@@ -33,12 +33,18 @@ def check_split_inside_and_along(comm: Communicator, processes: int) -> None:
     assert everybody is not None
     assert everybody.allreduce(np.ones(1))[0] == comm.size
     assert (comm.split(None if comm.rank >= inside else 0) is None) == (comm.rank >= inside)
+    backwards = comm.split(comm.rank // inside, key=-comm.rank)
+    assert backwards is not None
+    assert backwards.rank == inside - 1 - comm.rank % inside
+    assert [int(r) % inside for r in backwards.allgather(np.array(comm.rank))] == [*range(inside)][::-1]
     if processes > 1:
+        with pytest.raises(ArgumentError, match="in rank order"):
+            comm.split(0, key=-comm.rank)
         with pytest.raises(ArgumentError, match="whole processes"):
             comm.split(comm.rank % 2)
 
 
-def program(comm: Communicator, processes: int) -> dict[str, np.ndarray] | None:
+def program(comm: Communicator, processes: int) -> tuple[int, dict[str, np.ndarray]]:
     for name, check in contract.CHECKS.items():
         if name not in REFUSED:
             check(comm)
@@ -50,12 +56,11 @@ def program(comm: Communicator, processes: int) -> dict[str, np.ndarray] | None:
     for name, check in equivalence.CHECKS.items():
         if not name.startswith("two_groups"):
             check(comm)
-    state = fifty_steps(comm)
-    return state if comm.rank == 0 else None
+    return comm.rank, fifty_steps(comm)
 
 
 if __name__ == "__main__":
     found = launch(program, int(sys.argv[2]), args=(int(sys.argv[3]),))
     if found is not None:
-        np.savez(sys.argv[1], **found[0])
-        print(json.dumps(len(found)))
+        np.savez(sys.argv[1], **found[0][1])
+        print(json.dumps([rank for rank, _ in found]))

@@ -7,6 +7,7 @@ import runpy
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,10 +16,10 @@ from scipy.optimize import nnls
 
 from syncbn_sim import nn, optim, train
 from syncbn_sim.cli import main
-from syncbn_sim.cluster import LINKS, Link, Topology, allreduce_seconds, link_named, simulate
-from syncbn_sim.cluster.closed_forms import fit
+from syncbn_sim.cluster import LINKS, Link, Topology, allreduce_seconds, link_named, simulate, virtual_time
+from syncbn_sim.cluster.closed_forms import allgather_seconds, fit
 from syncbn_sim.cluster.links import log_normal_stragglers, one_slow_node, parse_topology
-from syncbn_sim.cluster.measure import _fitted
+from syncbn_sim.cluster.measure import RANGES, _fitted, link_for
 from syncbn_sim.cluster.networks import NETWORKS
 from syncbn_sim.cluster.step_cost import step_cost, where_all_gather_loses
 from syncbn_sim.comm.schedules import SCHEDULES
@@ -69,11 +70,57 @@ def test_unmodified_training_step_and_one_slow_node() -> None:
     assert slow.results == even.results
 
 
+def test_unequal_messages_by_hand() -> None:
+    """A second a message and one a number: rank 0 sends nine at once, rank 1 two, five seconds late."""
+
+    def talk(comm):
+        comm.work(5.0 * comm.rank)
+        comm.sendrecv(np.ones(2 if comm.rank else 9), 1 - comm.rank, 1 - comm.rank)
+
+    swapped = simulate(talk, 2, Link(1.0, 1 / 8, ""))
+    assert swapped.waited == [5, 0]
+    assert swapped.seconds == [10, 15]  # rank 0 is done with receiving at 8, but still sends
+
+
+@pytest.mark.parametrize("apart", ["by tag", "by group"])
+def test_messages_taken_in_another_order_than_they_came(apart: str) -> None:
+    """Each has its own time of arrival, 10 and 12; a receive lasts as long as its message."""
+
+    def talk(comm):
+        one, other, tag = (comm, comm.split(0), 0) if apart == "by group" else (comm, comm, 1)
+        if comm.rank == 0:
+            one.send(np.ones(9), 1)
+            other.send(np.ones(1), 1, tag)
+            return None
+        return [(other.recv(0, tag).size, comm.clock.now), (one.recv(0).size, comm.clock.now)]
+
+    assert simulate(talk, 2, Link(1.0, 1 / 8, "")).results[1] == [(1, 12), (9, 22)]
+
+
+def test_a_group_s_talk_takes_its_time() -> None:
+    """Even and odd ranks of two nodes of four: one step inside a node, and one across."""
+    nodes = Topology(((4, Link(1.0, 0, "in")), (8, Link(10.0, 0, "out"))))
+
+    def talk(comm):
+        comm.work(float(comm.rank == 1))
+        group = comm.split(comm.rank % 2)
+        group.split(0).allreduce(np.ones(3))
+        return float(group.allreduce(np.ones(3))[0])
+
+    elapsed = simulate(talk, 8, nodes)
+    assert elapsed.results == [4] * 8
+    assert elapsed.seconds == [22, 23] * 4
+    assert elapsed.waited == [0, 0, 0, 1, 0, 1, 0, 1]
+    assert elapsed.share("test_cluster") == (4 * 22 + 22 + 3 * 23) / 180
+
+
 def test_published_ring_latencies_from_two_constants() -> None:
     """DGX-A100, nccl-tests issue 123: within 10 % for 2 to 8 GPUs."""
     measured = [10, 13.76, 16.88, 20.8, 25.2, 29.5, 33.7]
     ranks = list(range(2, 9))
     base, step = fit(ranks, measured)
+    left = np.array([(base + step * 2 * (p - 1)) / t - 1 for p, t in zip(ranks, measured, strict=True)]) / measured
+    np.testing.assert_allclose([left.sum(), left @ ranks], 0, atol=1e-9)  # no relative error is smaller
     for p, t in zip(ranks, measured, strict=True):
         assert base + step * 2 * (p - 1) == pytest.approx(t, rel=0.1)
         one_call = step_cost([1], p, LINKS["nvlink"]).seconds / 2  # of a layer of one channel: 24 bytes, then 16
@@ -138,6 +185,9 @@ def test_networks_have_the_published_batch_norms() -> None:
     assert len(NETWORKS["efficientnet_b3"]) == 78
     assert NETWORKS["efficientnet_b3"][0] == 40
     assert NETWORKS["efficientnet_b3"][-1] == 1536
+    assert (
+        2 * sum(NETWORKS["efficientnet_b3"]) + 7 == 87_303
+    )  # what Keras counts as not trainable, 7 of them its input's
 
 
 def test_resnet50_in_pytorchs_wire_format() -> None:
@@ -159,10 +209,12 @@ def test_wire_formats_by_hand() -> None:
     }
     for wire, seconds in by_hand.items():
         assert step_cost([100], 8, link, wire).seconds == pytest.approx(seconds, rel=1e-9)
+        assert step_cost([100], 8, link, wire).collectives == (5 if wire == "one by one" else 2)
     dear = Link(1e-3, 1e-6, "", base=0.5)  # a base is paid once per call
     assert step_cost([100], 8, dear).seconds == pytest.approx(by_hand["fused all-reduce"] + 2 * 0.5, rel=1e-9)
     assert step_cost([100], 1, dear).seconds == 0
     ring = Link(1e-3, 1e-6, "", schedules=("ring",))
+    assert allgather_seconds(5, 100, link) == pytest.approx(3 * link.alpha + 4 * 800 * link.beta)
     gathered = 7 * (1e-3 + 8 * 201e-6) + 14 * (1e-3 + 8 * 25e-6)
     assert step_cost([100], 8, ring, "all-gather").seconds == pytest.approx(gathered, rel=1e-9)
 
@@ -192,6 +244,7 @@ def test_topology_is_paid_level_by_level() -> None:
         ("x:nvlink", "8:nvlink"),
         ("8:nvlnk", "Did you mean 'nvlink'"),
         ("8:nvlink,12:tcp-25g", "multiple"),
+        ("8:nvlink,8:tcp-25g", "sizes that grow"),
     ):
         with pytest.raises(ArgumentError, match=message):
             parse_topology(bad, "roce-25g")
@@ -205,6 +258,7 @@ def test_the_all_gather_loses_and_stays_lost() -> None:
         assert step_cost(channels, p, link, "all-gather").seconds > step_cost(channels, p, link).seconds
     assert step_cost(channels, first // 2, link, "all-gather").seconds <= step_cost(channels, first // 2, link).seconds
     assert step_cost(channels, 64, link, "one by one").seconds > step_cost(channels, 64, link).seconds
+    assert where_all_gather_loses(channels, Link(1.0, 0.0, "where bytes cost nothing")) is None
 
 
 def test_topology_takes_the_innermost_level() -> None:
@@ -233,6 +287,22 @@ def test_stragglers_and_measured_work() -> None:
     assert all(s > 1e-4 for s in elapsed.seconds)
     assert 0 < elapsed.share("test_cluster") < 1
     assert simulate(work, 4, LINKS["nvlink"]).longest < 1e-4
+
+
+def test_work_is_measured_on_its_own_rank_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Three seconds and one; rank 1 takes twice as long. A message takes one, both ways at once."""
+    now = 0.0
+    monkeypatch.setattr(virtual_time, "time", SimpleNamespace(perf_counter=lambda: now))
+
+    def work(comm):
+        nonlocal now
+        for seconds in (3.0, 1.0):
+            now += seconds
+            comm.allreduce(np.ones(1))
+
+    elapsed = simulate(work, 2, Link(1.0, 0.0, ""), slowness=[1, 2], measured=True)
+    assert elapsed.seconds == [10, 10]
+    assert elapsed.waited == [4, 0]
 
 
 COMMAND = [str(Path(sys.executable).parent / "syncbn-sim")]
@@ -348,6 +418,12 @@ def test_constants_fit_as_well_as_any_that_are_not_negative(seconds: list[float]
     link = _fitted(sizes, seconds)
     best, _ = nnls(np.stack([1 / seconds, sizes / seconds], axis=1), np.ones(3))
     assert (link.alpha, link.beta) == (pytest.approx(best[0], abs=1e-12), pytest.approx(best[1], abs=1e-12))
+
+
+def test_a_message_is_timed_by_the_range_that_it_falls_into() -> None:
+    links = [(sizes, Link(float(i), 0.0, "")) for i, sizes in enumerate(RANGES)]
+    sizes = (1, 4096, 4104, 65_536, 1 << 20, (1 << 20) + 8, 1 << 30)
+    assert [link_for(links, size).alpha for size in sizes] == [0, 0, 1, 1, 2, 3, 3]
 
 
 @pytest.mark.slow

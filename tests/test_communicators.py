@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import runpy
+import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import contract
@@ -12,7 +14,7 @@ import numpy as np
 import pytest
 from conftest import MPI_CASES, ROOT, mpi_matrix
 
-from syncbn_sim.comm import Communicator, LedgerCommunicator, launch
+from syncbn_sim.comm import Communicator, LedgerCommunicator, launch, schedules
 from syncbn_sim.comm.launch import BACKENDS
 from syncbn_sim.comm.mpi.checked import CheckedCommunicator
 from syncbn_sim.errors import ArgumentError, DeadlockError, LaunchError
@@ -67,10 +69,14 @@ def test_a_new_backend_is_a_file_and_a_row(backend_of_the_page: str) -> None:
         launch(fail, 3, "barier")
 
 
-@pytest.mark.parametrize("wrapper", [LedgerCommunicator, CheckedCommunicator])
+WRAPPERS = {"ledger": LedgerCommunicator, "checked": CheckedCommunicator}
+WRAPPERS |= {name: partial(schedules.using, name=name) for name in schedules.SCHEDULES}
+
+
+@pytest.mark.parametrize("wrapper", WRAPPERS)
 @pytest.mark.parametrize("check", contract.CHECKS)
-def test_contract_wrappers(check: str, wrapper: type[LedgerCommunicator] | type[CheckedCommunicator]) -> None:
-    launch(lambda comm: contract.CHECKS[check](wrapper(comm)), 3, "threads")
+def test_contract_wrappers(check: str, wrapper: str) -> None:
+    launch(lambda comm: contract.CHECKS[check](WRAPPERS[wrapper](comm)), 3, "threads")
 
 
 @pytest.mark.parametrize(("ranks", "crowded"), MPI_CASES)
@@ -91,12 +97,13 @@ def test_threads_sum_in_rank_order() -> None:
         np.testing.assert_array_equal(result, expected)
 
 
-def test_launch_passes_arguments_and_collects_by_rank() -> None:
-    assert launch(lambda comm, a, b: (comm.rank, a, b), 3, args=(1,), kwargs={"b": 2}) == [
-        (0, 1, 2),
-        (1, 1, 2),
-        (2, 1, 2),
-    ]
+@pytest.mark.parametrize(("backend", "ranks"), [("serial", 1), ("threads", 3), ("lockstep", 3)])
+def test_launch_passes_arguments_and_collects_by_rank(backend: str, ranks: int) -> None:
+    found = launch(lambda comm, a, b: (comm.rank, a, b), ranks, backend, args=(1,), kwargs={"b": 2})
+    assert found == [(rank, 1, 2) for rank in range(ranks)]
+
+
+def test_launch_chooses_the_backend() -> None:
     assert launch(lambda comm: comm.backend) == ["serial"]
     assert launch(lambda comm: comm.backend, 2) == ["threads", "threads"]
 
@@ -130,7 +137,7 @@ def test_serial_receive_without_send_is_a_deadlock() -> None:
 
 
 def test_ledger_counts_payload_bytes() -> None:
-    def talk(comm: Communicator) -> tuple[int, int, int, int]:
+    def talk(comm: Communicator) -> dict[str, tuple[int, int]]:
         ledger = LedgerCommunicator(comm)
         ledger.allreduce(np.ones(129))
         ledger.allreduce(np.ones(2, np.float32))
@@ -138,14 +145,34 @@ def test_ledger_counts_payload_bytes() -> None:
         assert group is not None
         group.allreduce(np.ones(1))
         ledger.sendrecv(np.ones(10), (comm.rank + 1) % 2, (comm.rank + 1) % 2)
-        return (
-            ledger.entry("allreduce").calls,
-            ledger.entry("allreduce").bytes,
-            ledger.entry("send").bytes,
-            ledger.entry("recv").bytes,
-        )
+        ledger.allgather(np.ones(1 + 4 * comm.rank))
+        ledger.bcast(np.ones(3) if comm.rank == 0 else None)
+        ledger.barrier()
+        return {op: (entry.calls, entry.bytes) for op, entry in ledger.entries.items()}
 
-    assert launch(talk, 2) == [(3, 129 * 8 + 8 + 8, 80, 80)] * 2
+    for rank, found in enumerate(launch(talk, 2)):
+        assert found == {
+            "allreduce": (3, 129 * 8 + 8 + 8),
+            "split": (1, 0),
+            "send": (1, 80),
+            "recv": (1, 80),
+            "allgather": (1, 8 + 32 * rank),
+            "bcast": (1, 24),
+            "barrier": (1, 0),
+        }
+
+
+def test_ledger_adds_up_seconds() -> None:
+    def talk(comm: Communicator) -> tuple[float, float]:
+        ledger = LedgerCommunicator(comm)
+        time.sleep(0.02 * comm.rank)  # rank 0 waits for it
+        ledger.barrier()
+        first = ledger.entry("barrier").seconds
+        ledger.barrier()
+        return first, ledger.entry("barrier").seconds
+
+    first, both = launch(talk, 2)[0]
+    assert 0.01 < first < both
 
 
 @pytest.mark.parametrize("wrap", [LedgerCommunicator, CheckedCommunicator])

@@ -259,9 +259,9 @@ def test_settings_of_the_caller_hold_on_the_ranks() -> None:
     def divide(comm):
         return np.ones(1) / np.zeros(1)
 
-    for ranks in (1, 2):
+    for backend, ranks in (("serial", 1), ("threads", 2), ("lockstep", 2)):
         with np.errstate(divide="raise"), pytest.raises(FloatingPointError):
-            launch(divide, ranks)
+            launch(divide, ranks, backend)
 
 
 def test_statistics_for_evaluation() -> None:

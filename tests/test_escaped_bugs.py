@@ -54,6 +54,8 @@ def test_no_backward_gives_back_what_was() -> None:
             pass
         layer(np.ones((2, 2)))
         assert not layer._contexts  # the outer block is still in force
+    with pytest.raises(KeyError), nn.no_backward(layer):
+        raise KeyError
     layer(np.ones((2, 2)))
     assert layer._contexts
 

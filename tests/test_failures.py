@@ -201,17 +201,22 @@ def test_deadlocked_threads_are_named() -> None:
         launch(cross, 2)
 
 
-def test_dtype_and_op_mismatches_are_named() -> None:
-    for change in ({"dtype": np.float32}, {"op": "max"}):
-
-        def differ(comm, change=change):
-            comm.allreduce(
-                np.ones(2, change.get("dtype", float) if comm.rank else float),
-                change.get("op", "sum") if comm.rank else "sum",
-            )
-
-        with pytest.raises(CollectiveMismatchError):
-            launch(differ, 2)
+@pytest.mark.parametrize("wrap", [lambda comm: comm, CheckedCommunicator])
+@pytest.mark.parametrize("backend", ["threads", "lockstep"])
+@pytest.mark.parametrize(
+    ("call", "named"),
+    [
+        (lambda comm, odd: comm.allreduce(np.ones(2, np.float32 if odd else float)), "allreduce sum float32"),
+        (lambda comm, odd: comm.allreduce(np.ones(2), "max" if odd else "sum"), "allreduce max"),
+        (lambda comm, odd: comm.allreduce(np.ones(3 if odd else 2)), r"allreduce sum float64 \(3,\)"),
+        (lambda comm, odd: comm.allgather(np.ones(2, np.float32 if odd else float)), "allgather float32"),
+        (lambda comm, odd: comm.bcast(7, int(odd)), "bcast root 1"),
+    ],
+)
+def test_what_ranks_must_agree_on_is_named(call, named: str, backend: str, wrap) -> None:
+    """Call 1, so by the wrapper where there is one: what is inside would see its second."""
+    with pytest.raises(CollectiveMismatchError, match=rf"rank 1 \(differs\): {named}.*\(call 1\)"):
+        launch(lambda comm: call(wrap(comm), comm.rank == 1), 3, backend)
 
 
 def test_watchdog_ends_unchecked_mpi(tmp_path: Path) -> None:
@@ -363,8 +368,11 @@ def main(comm):
     assert group.allreduce(np.ones(2))[0] == group.size
     kept[:] = comm, group
 kept = []
+opened = []
 for _ in range(2):
     launch(main, backend="mpi", checked=False)
+    opened.append(len(os.listdir("/proc/self/fd")))
+assert opened[0] == opened[1], opened
 comm, group = kept
 files = [open(os.path.join(sys.argv[1], str(comm.rank) + "-" + str(i)), "w+") for i in range(20)]
 comm.barrier()

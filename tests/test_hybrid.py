@@ -18,11 +18,31 @@ def test_ranks_inside_processes(processes: int, tmp_path: Path) -> None:
     state = tmp_path / "state.npz"
     done = run_mpi(processes, "tests/hybrid_program.py", str(state), "4", str(processes))
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == "4"
+    assert json.loads(done.stdout) == [0, 1, 2, 3]
     lockstep = launch(fifty_steps, 4, "lockstep")[0]
     with np.load(state) as arrays:
         for key in lockstep:
             np.testing.assert_allclose(arrays[key], lockstep[key], rtol=0, atol=1e-10)
+
+
+def test_group_of_some_processes() -> None:
+    """Processes 1 and 2 of three, two ranks in each."""
+    body = """
+import numpy as np
+from syncbn_sim.comm import launch
+def main(comm):
+    group = comm.split(None if comm.rank < 2 else 0)
+    if group is None:
+        return None
+    again = group.split(group.rank // 2)
+    return group.rank, [int(r) for r in group.allgather(np.array(comm.rank))], int(again.allreduce(np.array(comm.rank)))
+print(launch(main, 6))
+"""
+    done = run_mpi(3, "-c", body)
+    assert done.returncode == 0, done.stderr
+    members = [2, 3, 4, 5]
+    expected = [None, None, *((rank - 2, members, 5 if rank < 4 else 9) for rank in members)]
+    assert done.stdout.splitlines()[0] == str(expected)
 
 
 def test_ranks_must_be_a_multiple_of_the_processes() -> None:

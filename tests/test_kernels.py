@@ -132,6 +132,23 @@ def test_large(shape: tuple[int, ...], dtype: str, order: str) -> None:
     assert_equal_results(through_kernels(x, dy, weight, bias), through_readable(x, dy, weight, bias), TOLERANCE[dtype])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(
+    "shapes",
+    [
+        [(4, 32, 1024), (8, 32, 512), (4, 64, 512), (32, 4, 1024)],  # planes
+        [(1024, 8, 8), (2048, 8, 4), (1024, 16, 4), (2048, 4, 8)],  # rows
+        [(16, 8, 128), (32, 8, 64), (16, 16, 64), (8, 16, 128)],  # whole: planes
+        [(256, 64), (512, 32), (128, 128)],  # whole: rows
+    ],
+)
+def test_shapes_of_one_product_have_layouts_of_their_own(shapes: list[tuple[int, ...]], dtype: str) -> None:
+    """Layouts are kept for the next array of that shape: not for one that has as many numbers, a channel or a sample."""
+    for shape in shapes:
+        given = data(shape, dtype)
+        assert_equal_results(through_kernels(*given), through_readable(*given), TOLERANCE[dtype])
+
+
 @settings(max_examples=150, deadline=None)
 @given(
     n=st.integers(2, 70),

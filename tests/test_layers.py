@@ -24,8 +24,13 @@ def test_sync_batch_norm_talks_once_each_way_in_training_and_never_in_eval() -> 
         seen.append((ledger.entry("allreduce").calls, ledger.entry("allreduce").bytes))
         bn.backward(y)
         seen.append((ledger.entry("allreduce").calls, ledger.entry("allreduce").bytes))
-        bn.eval()
-        bn.backward(bn(x))
+        local = nn.BatchNorm(5, track_running_stats=False)
+        for layer in (bn, nn.SyncBatchNorm(5, track_running_stats=False, comm=ledger)):
+            layer.eval()
+            y, dx = layer(x), layer.backward(x)
+        np.testing.assert_array_equal(
+            (y, dx), (local(x), local.backward(x))
+        )  # of this rank's rows, without running ones
         seen.append((ledger.entry("allreduce").calls, ledger.entry("allreduce").bytes))
         return seen, list(ledger.entries)
 
@@ -238,8 +243,12 @@ def test_forward_and_backward_pair_up() -> None:
     with nn.no_backward(model):
         model(x)
     nn.check_no_contexts(model)
-    with pytest.raises(ContextError):
-        nn.BCEWithLogitsLoss().backward()
+    loss = nn.BCEWithLogitsLoss()
+    for _ in range(2):
+        with pytest.raises(ContextError):  # nothing to go back through, or no more
+            loss.backward()
+        loss(np.ones(2), np.ones(2))
+        loss.backward()
 
 
 def test_two_forwards_before_two_backwards_go_back_in_reverse() -> None:
@@ -321,7 +330,20 @@ def test_modules_come_in_a_fixed_order_and_parameters_once() -> None:
     assert [type(m).__name__ for m in model.modules()] == ["Sequential", "Sequential", "Linear", "ReLU", "Linear"]
     assert [m for m in model.modules()] == [m for _, m in model.named_modules()]  # noqa: C416
     assert model.parameters() == [tied.weight, tied.bias, other.bias]
+    for mode in (False, True):
+        assert all(module.training is mode for module in model.train(mode).modules())  # however deep
+        with nn.no_backward(model):
+            assert not any(module._keeps_contexts for module in model.modules())
     assert "(0): Linear(weight (3, 3), bias (3,))" in repr(model)
+
+
+def test_a_linear_layer_starts_uniform() -> None:
+    """In +-1 / sqrt(in_features), weight and bias: almost at the bounds, and spread as a uniform is."""
+    layer = nn.Linear(25, 400)
+    for start in (layer.weight.data, layer.bias.data):
+        assert 0.19 < -start.min() <= 0.2
+        assert 0.19 < start.max() <= 0.2
+        assert start.std() == pytest.approx(0.2 / 3**0.5, rel=0.1)
 
 
 def test_communicators_are_not_pickled() -> None:

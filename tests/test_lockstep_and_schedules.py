@@ -12,7 +12,7 @@ from greenlet import greenlet
 
 from syncbn_sim import nn
 from syncbn_sim.cluster import Link, allreduce_seconds, record, simulate
-from syncbn_sim.comm import launch, lockstep, schedules
+from syncbn_sim.comm import LedgerCommunicator, launch, lockstep, schedules
 from syncbn_sim.comm.lockstep import Message
 from syncbn_sim.errors import ArgumentError, CollectiveMismatchError, DeadlockError
 
@@ -75,7 +75,9 @@ def test_observer_sees_every_message() -> None:
     seen: list[Message] = []
 
     def talk(comm):
-        comm.sendrecv(np.full(2, comm.rank), (comm.rank + 1) % 3, (comm.rank - 1) % 3)
+        mine = np.full(2, comm.rank)
+        comm.sendrecv(mine, (comm.rank + 1) % 3, (comm.rank - 1) % 3)
+        mine += 9  # what was seen is a copy
         comm.allreduce(np.ones(1))
 
     lockstep.run(talk, 3, observer=seen.append)
@@ -227,11 +229,14 @@ def test_schedules_on_every_backend(name: str, backend: str) -> None:
     ranks = 1 if backend == "serial" else 6
 
     def talk(comm):
-        ours = schedules.using(comm, name)
+        ledger = LedgerCommunicator(comm)
+        ours = schedules.using(ledger, name)
         group = ours.split(comm.rank % 2)
         for elements in (1, 1000, 500_000):
             np.testing.assert_array_equal(ours.allreduce(np.full(elements, comm.rank + 1.0)), ranks * (ranks + 1) / 2)
-        return group.allreduce(np.ones(1))[0], group.size
+        total = group.allreduce(np.ones(1))[0]
+        assert not ledger.entry("allreduce").calls  # in groups, too, all goes by messages
+        return total, group.size
 
     for total, size in launch(talk, ranks, backend):
         assert total == size

@@ -15,7 +15,7 @@ from test_failures import CROWDED, PREAMBLE, timed_mpi
 
 from syncbn_sim import nn
 from syncbn_sim.comm import launch
-from syncbn_sim.comm.calls import Call
+from syncbn_sim.comm.calls import Call, group_name
 from syncbn_sim.comm.mpi.board import _DEPTH, _NOTICE, Board
 from syncbn_sim.errors import CollectiveMismatchError, CommunicatorError, LaunchError, RankAbortedError
 
@@ -98,6 +98,12 @@ def test_mismatch_of_a_group_s_call_and_the_world_s_says_so(backend: str) -> Non
         caught.value
     )
     assert "rank 1 (differs): allreduce sum float64 (7,) (call 2) at" in str(caught.value)
+
+
+def test_a_large_group_is_named_in_part() -> None:
+    shown = ", ".join(f"rank {rank}" for rank in range(8))
+    assert group_name(range(8), 3) == f"the group of {shown} from the split in call 3"
+    assert group_name(range(11), 3) == f"the group of {shown}, 3 more from the split in call 3"
 
 
 def stuck_board(looks: np.ndarray, rank: int) -> Board:
@@ -382,6 +388,16 @@ def test_layers_called_in_another_order_are_named_on_mpi(inside: int, tmp_path: 
     done = timed_mpi(2, f"{SWAPPED}launch(main, {2 * inside})", tmp_path, **IMPATIENT)
     assert done.returncode != 0
     assert f"rank {2 * inside - 1} (differs): allreduce sum float64 (7,) by SyncBatchNorm 2 (call 1) at" in done.stderr
+
+
+@pytest.mark.parametrize("backend", ["threads", "lockstep"])
+def test_a_layer_leaves_its_name_on_no_later_call(backend: str) -> None:
+    def main(comm):
+        if comm.rank == 0:
+            nn.SyncBatchNorm(2)(np.array([[1.0, 2.0], [3.0, 4.0]]))  # alone
+        return comm.allreduce(np.ones(1))[0]
+
+    assert launch(main, 2, backend) == [2, 2]
 
 
 def test_converted_layers_have_an_order_too() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from syncbn_sim import stats
 from syncbn_sim.data.orders import batches, iid, sorted_by_entity
-from syncbn_sim.stats.reading import LagReading, MeasuredReading, Reading
+from syncbn_sim.stats.reading import TRIED, LagReading, MeasuredReading, Reading
 
 N, W, TOTAL = 16, 8, 8192  # rows per rank, ranks, rows in all: 64 steps
 
@@ -176,6 +176,10 @@ def test_ranks_needed() -> None:
     deff = stats.design_effect(many.cluster_size(32), 0.3)
     assert stats.readers_needed(many, 0.3, 32) == int(np.ceil(deff)) == 9
     assert stats.readers_needed(many, 0.0, 32) == 1
+    long = stats.sorted_reading(np.array([400]), np.array([1]))
+    for rho in np.linspace(0.6, 0.95, 8):  # so many that they are not tried one by one
+        deff = stats.design_effect(long.cluster_size(64), rho)
+        assert stats.readers_needed(long, rho, 64) == int(np.ceil(deff)) > TRIED
     classes = stats.sorted_reading(np.full(10, 800))
     needed = stats.readers_needed(classes, 0.5, 4)
     assert (

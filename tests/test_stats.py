@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -100,9 +101,14 @@ def test_running_averages() -> None:
     for k, v in enumerate(values, start=1):
         average = running.updated(average, np.array([v]), None, k)
     assert average[0] == pytest.approx(6.0)
-    assert running.updated(np.zeros(1, np.float32), np.ones(1), 0.1, 1).dtype == np.float32
+    old, new = RNG.normal(size=1000).astype(np.float32), RNG.normal(size=1000)
+    once = (0.9 * old.astype(np.float64) + 0.1 * new).astype(np.float32)  # rounded at the end alone
+    found = running.updated(old, new, 0.1, 1)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, once)
     assert running.window(0.1) == pytest.approx(19)
     assert running.half_life(0.1) == pytest.approx(6.58, abs=0.01)
+    assert (running.window(1.0), running.half_life(1.0)) == (1, 0)
     assert running.initial_weight(0.01, 200) == pytest.approx(0.134, abs=0.001)
     moved = 1.0
     for _ in range(7):
@@ -162,8 +168,19 @@ def test_design_effect_predicts_the_noise_of_batch_means() -> None:
     assert stats.effective_rows(n, deff) == n / deff
 
 
+def test_the_spread_of_means_of_a_small_population() -> None:
+    """All ways to take n of six rows; the whole population has one mean."""
+    x = RNG.normal(size=6)
+    for n in range(1, 7):
+        means = np.array([np.mean(rows) for rows in itertools.combinations(x, n)])
+        predicted = stats.predicted_sd_of_mean(x.std(ddof=1), n, 1.0, 6)
+        assert predicted == pytest.approx(means.std(), abs=1e-12)
+
+
 def test_cluster_size() -> None:
     assert stats.cluster_size([np.array([1, 1, 1, 2]), np.array([])]) == (9 + 1) / 4
+    assert stats.adjusted_cluster_size(8, 8, 1.0) == 1  # one entity alone: chance explains all of it
+    assert stats.effective_rows(8, 0.0) == np.inf  # a mean without noise
     with pytest.raises(CountError):
         stats.cluster_size([])
     with pytest.raises(ArgumentError):

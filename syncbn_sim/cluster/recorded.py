@@ -6,8 +6,9 @@ from collections import defaultdict, deque
 
 from ..arrays import Array
 from ..comm.lockstep import run
+from ..comm.schedules import schedule_named
 from .links import Link
-from .virtual_time import ClockCommunicator, Clocks, Sent
+from .virtual_time import Arrivals, Clock, ClockCommunicator, Sent
 
 A_SECOND_EACH = Link(1.0, 0.0, "counts rounds")
 
@@ -21,10 +22,13 @@ def record(name: str, ranks: int, array: Array) -> list[Sent]:
         ArgumentError: an unknown schedule.
     """
     sent: list[Sent] = []
-    arrivals: Clocks = defaultdict(deque)
+    arrivals: Arrivals = defaultdict(deque)
+    schedule = schedule_named(name)
     run(
         lambda comm: comm.allreduce(array),
         ranks,
-        view=lambda comm: ClockCommunicator(comm, A_SECOND_EACH, name, arrivals, sent=sent),
+        view=lambda comm: ClockCommunicator(
+            comm, Clock(1.0, None), A_SECOND_EACH, schedule, arrivals, range(ranks), sent=sent
+        ),
     )
     return sorted(sent, key=lambda m: (m.round, m.source, m.dest))

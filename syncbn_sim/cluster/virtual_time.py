@@ -7,7 +7,7 @@ import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,31 @@ from ..arrays import Array
 from ..comm.base import Communicator
 from ..comm.calls import caller_file
 from ..comm.lockstep import run
-from ..comm.schedules import schedule_named
+from ..comm.schedules import Schedule, schedule_named
 from ..comm.wrapper import Wrapper
 from .links import Link, Topology
 
-Clocks = dict[tuple[int, int], deque[float]]
+# (communicator, source, dest, tag): when its messages arrive
+Arrivals = dict[tuple[tuple[int, ...], int, int, int], deque[float]]
+
+
+@dataclass
+class Clock:
+    """A rank's clock, by which all its communicators go.
+
+    Attributes:
+        slowness: factor of its work.
+        resumed: where the work is measured: when it has gone on; else None.
+        now: seconds.
+        waited: seconds spent waiting for messages of ranks that were late.
+        talked: seconds inside all-reduces, waiting included, by the file that asked for them: "sync_batch_norm", "step", ...
+    """
+
+    slowness: float
+    resumed: float | None
+    now: float = 0.0
+    waited: float = 0.0
+    talked: dict[str, float] = field(default_factory=lambda: defaultdict(float))
 
 
 @dataclass(frozen=True)
@@ -42,48 +62,52 @@ class ClockCommunicator(Wrapper):
     """A communicator with a clock. A message of n bytes takes alpha + n beta; a receive ends when it has arrived, not before.
 
     A rank is busy while it sends; in a `sendrecv` sending and receiving overlap. An all-reduce runs message by message, by the
-    schedule chosen.
-
-    Attributes:
-        now: this rank's clock, in seconds.
-        waited: seconds spent waiting for messages of ranks that were late.
-        talked: seconds inside all-reduces, waiting included, by the file that asked for them: "sync_batch_norm", "step", ...
-
-    `arrivals`, and `sent`, which gets every message if it is given, are shared by the ranks.
+    schedule chosen, in a group too. Other collectives take no time.
     """
 
     def __init__(
         self,
         inner: Communicator,
+        clock: Clock,
         link: Link | Topology,
-        schedule: str,
-        arrivals: Clocks,
-        slowness: float = 1.0,
-        measured: bool = False,
+        schedule: Schedule,
+        arrivals: Arrivals,
+        members: Sequence[int],
+        name: tuple[int, ...] = (),
         sent: list[Sent] | None = None,
     ) -> None:
+        """For one rank.
+
+        Args:
+            inner: does the talking.
+            clock: of this rank.
+            link: of every pair of ranks, or a topology.
+            schedule: how all-reduces are done.
+            arrivals: of messages, shared by all ranks.
+            members: the ranks of the communicator, by their numbers among all.
+            name: by which `arrivals` tells it from others: the splits that led to it.
+            sent: gets every message as it arrives; shared by all ranks.
+        """
         super().__init__(inner)
-        self.link, self.slowness = link, slowness
-        self.now = self.waited = 0.0
-        self.talked: dict[str, float] = defaultdict(float)
-        self._resumed = time.perf_counter() if measured else None
-        self._schedule, self._arrivals, self._sent = schedule_named(schedule), arrivals, sent
+        self.clock, self.link, self.members, self.name = clock, link, members, name
+        self._schedule, self._arrivals, self._sent, self._splits = schedule, arrivals, sent, 0
 
     def work(self, seconds: float) -> None:
         """Computes for so long; a straggler (slowness above 1) takes longer."""
-        self.now += seconds * self.slowness
+        self.clock.now += seconds * self.clock.slowness
 
     @contextmanager
     def _talk(self) -> Iterator[None]:
         """Adds the time computed since the last call, as measured, and books the time of this one."""
-        if self._resumed is not None:
-            self.work(time.perf_counter() - self._resumed)
+        clock = self.clock
+        if clock.resumed is not None:
+            self.work(time.perf_counter() - clock.resumed)
         asked_by = caller_file(sys._getframe(3))
-        begin = self.now
+        begin = clock.now
         yield
-        self.talked[asked_by] += self.now - begin
-        if self._resumed is not None:
-            self._resumed = time.perf_counter()
+        clock.talked[asked_by] += clock.now - begin
+        if clock.resumed is not None:
+            clock.resumed = time.perf_counter()
 
     def allreduce(self, array: object, op: str = "sum", out: Array | None = None) -> Array:
         """As the schedule does it, message by message."""
@@ -92,31 +116,44 @@ class ClockCommunicator(Wrapper):
 
     def sendrecv(self, array: object, dest: int, source: int, tag: int = 0) -> Array:
         """Both at once: ends when both are done."""
-        start = self.now
+        start = self.clock.now
         self.send(array, dest, tag)
-        sent, self.now = self.now, start
+        sent, self.clock.now = self.clock.now, start
         received = self.recv(source, tag)
-        self.now = max(self.now, sent)
+        self.clock.now = max(self.clock.now, sent)
         return received
 
     def _allreduce(self, array: Array, op: str) -> Array:
         return self._schedule(self, array, op)
 
+    def _split(self, color: int | None, key: int) -> Communicator | None:
+        self._splits += 1
+        group = self.inner.split(color, key)
+        if group is None:
+            return None
+        members = [int(member) for member in group.allgather(np.array(self.members[self.rank]))]
+        name = (*self.name, self._splits)
+        return ClockCommunicator(
+            group, self.clock, self.link, self._schedule, self._arrivals, members, name, self._sent
+        )
+
     def _send(self, array: Array, dest: int, tag: int) -> None:
-        self.now += self.link.between(self.rank, dest).seconds(array.nbytes)
-        self._arrivals[self.rank, dest].append(self.now)
+        me, other = self.members[self.rank], self.members[dest]
+        self.clock.now += self.link.between(me, other).seconds(array.nbytes)
+        self._arrivals[self.name, me, other, tag].append(self.clock.now)
         self.inner.send(array, dest, tag)
 
     def _recv(self, source: int, tag: int) -> Array:
+        clock, me, other = self.clock, self.members[self.rank], self.members[source]
         array = self.inner.recv(source, tag)
-        arrival = self._arrivals[source, self.rank].popleft()
-        lasts = self.link.between(source, self.rank).seconds(array.nbytes)
+        arrival = self._arrivals[self.name, other, me, tag].popleft()
+        lasts = self.link.between(other, me).seconds(array.nbytes)
         # The last alpha + n beta of the message is its own time; what lies before it is waiting. A receiver takes messages one by one.
-        begin = max(self.now, arrival - lasts)
-        self.waited += begin - self.now
-        self.now = begin + lasts
+        begin = max(clock.now, arrival - lasts)
+        clock.waited += begin - clock.now
+        clock.now = begin + lasts
         if self._sent is not None:
-            self._sent.append(Sent(self.now, source, self.rank, array.nbytes))
+            self._sent.append(Sent(clock.now, other, me, array.nbytes))
         return array
 
 
@@ -162,14 +199,15 @@ def simulate(
         args: further positional arguments.
         kwargs: further keyword arguments.
     """
-    arrivals: Clocks = defaultdict(deque)
+    arrivals: Arrivals = defaultdict(deque)
     factors = np.ones(ranks) if slowness is None else np.asarray(slowness, np.float64)
-    clocks: list[ClockCommunicator] = []
+    clocks = [Clock(float(factor), None) for factor in factors]
+    chosen = schedule_named(schedule)
 
     def view(comm: Communicator) -> Communicator:
-        clocks.append(ClockCommunicator(comm, link, schedule, arrivals, float(factors[comm.rank]), measured))
-        return clocks[-1]
+        clock = clocks[comm.rank]
+        clock.resumed = time.perf_counter() if measured else None
+        return ClockCommunicator(comm, clock, link, chosen, arrivals, range(ranks))
 
     results = run(fn, ranks, args, kwargs, view=view)
-    by_rank = sorted(clocks, key=lambda c: c.rank)
-    return Elapsed([c.now for c in by_rank], [dict(c.talked) for c in by_rank], [c.waited for c in by_rank], results)
+    return Elapsed([c.now for c in clocks], [dict(c.talked) for c in clocks], [c.waited for c in clocks], results)

@@ -18,6 +18,8 @@ from ..errors import unknown
 from .base import REDUCTIONS, Communicator
 from .wrapper import Wrapper
 
+TAG = 32_767  # of their messages, that they meet none of the program's own: the largest that every MPI takes
+
 
 @dataclass(frozen=True)
 class Round:
@@ -57,13 +59,13 @@ def star(comm: Communicator, array: Array, op: str = "sum") -> Array:
     """Everybody sends to rank 0, which combines in rank order and sends the result to each."""
     combine = REDUCTIONS[op]
     if comm.rank > 0:
-        comm.send(array, 0)
-        return comm.recv(0)
+        comm.send(array, 0, TAG)
+        return comm.recv(0, TAG)
     total = array.copy()
     for rank in range(1, comm.size):
-        combine(total, comm.recv(rank), out=total)
+        combine(total, comm.recv(rank, TAG), out=total)
     for rank in range(1, comm.size):
-        comm.send(total, rank)
+        comm.send(total, rank, TAG)
     return total
 
 
@@ -78,18 +80,18 @@ def tree(comm: Communicator, array: Array, op: str = "sum") -> Array:
     distance, depth = 1, 1 << (comm.size - 1).bit_length()
     while distance < comm.size and comm.rank % (2 * distance) == 0:
         if comm.rank + distance < comm.size:
-            combine(total, comm.recv(comm.rank + distance), out=total)
+            combine(total, comm.recv(comm.rank + distance, TAG), out=total)
         distance *= 2
     if comm.rank > 0:
         parent = comm.rank - distance
-        comm.send(total, parent)
-        total = comm.recv(parent)
+        comm.send(total, parent, TAG)
+        total = comm.recv(parent, TAG)
     else:
         distance = depth
     while distance > 1:  # the farthest child first: its own children are waiting
         distance //= 2
         if comm.rank + distance < comm.size:
-            comm.send(total, comm.rank + distance)
+            comm.send(total, comm.rank + distance, TAG)
     return total
 
 
@@ -107,7 +109,7 @@ def recursive_doubling(comm: Communicator, array: Array, op: str = "sum") -> Arr
         distance = 1
         while distance < powers:
             peer = to(place ^ distance)
-            other = comm.sendrecv(total, peer, peer)
+            other = comm.sendrecv(total, peer, peer, TAG)
             total = REDUCTIONS[op](total, other)  # commutes, so both sides have the same bits
             distance *= 2
         return total
@@ -131,11 +133,11 @@ def ring(comm: Communicator, array: Array, op: str = "sum") -> Array:
     pieces = np.array_split(flat, p)  # views
     right, left = (rank + 1) % p, (rank - 1) % p
     for step in range(p - 1):
-        came = comm.sendrecv(pieces[(rank - step) % p], right, left)
+        came = comm.sendrecv(pieces[(rank - step) % p], right, left, TAG)
         mine = pieces[(rank - step - 1) % p]
         REDUCTIONS[op](came, mine, out=mine)
     for step in range(p - 1):
-        pieces[(rank - step) % p][:] = comm.sendrecv(pieces[(rank - step + 1) % p], right, left)
+        pieces[(rank - step) % p][:] = comm.sendrecv(pieces[(rank - step + 1) % p], right, left, TAG)
     return flat.reshape(array.shape)
 
 
@@ -158,12 +160,12 @@ def rabenseifner(comm: Communicator, array: Array, op: str = "sum") -> Array:
                 (slice(low, middle), slice(middle, high)) if keeps_low else (slice(middle, high), slice(low, middle))
             )
             peer = to(place ^ distance)
-            came = comm.sendrecv(flat[theirs], peer, peer)
+            came = comm.sendrecv(flat[theirs], peer, peer, TAG)
             flat[mine] = REDUCTIONS[op](flat[mine], came)
             splits.append((mine, theirs, peer))
             low, high, distance = mine.start, mine.stop, distance // 2
         for mine, theirs, peer in reversed(splits):
-            flat[theirs] = comm.sendrecv(flat[mine], peer, peer)
+            flat[theirs] = comm.sendrecv(flat[mine], peer, peer, TAG)
         return flat.reshape(total.shape)
 
     return _folded(comm, array, op, core)
@@ -183,15 +185,15 @@ def _folded(
     powers = _powers(comm.size)
     spare = comm.size - powers
     if comm.rank < 2 * spare and comm.rank % 2 == 0:
-        comm.send(array, comm.rank + 1)
-        return comm.recv(comm.rank + 1)
+        comm.send(array, comm.rank + 1, TAG)
+        return comm.recv(comm.rank + 1, TAG)
     total = array.copy()
     if comm.rank < 2 * spare:
-        REDUCTIONS[op](comm.recv(comm.rank - 1), total, out=total)
+        REDUCTIONS[op](comm.recv(comm.rank - 1, TAG), total, out=total)
     place = comm.rank // 2 if comm.rank < 2 * spare else comm.rank - spare
     total = core(place, lambda other: 2 * other + 1 if other < spare else other + spare, total, powers)
     if comm.rank < 2 * spare:
-        comm.send(total, comm.rank - 1)
+        comm.send(total, comm.rank - 1, TAG)
     return total
 
 
