@@ -213,6 +213,22 @@ def test_step_sums_gradients_in_one_all_reduce_and_skips_an_empty_world() -> Non
     assert launch(on_rank, 2) == [(True, True, 1, True)] * 2
 
 
+def test_a_step_with_weights_is_one_with_rows_repeated() -> None:
+    """Layers, loss, count and gradient: a row of weight 2 is there twice, one of weight 0 not at all."""
+    rng = np.random.default_rng(0)
+    x, y, weights = rng.normal(size=(6, 4)), np.array([0, 1, 2, 0, 1, 2]), np.array([2, 1, 0, 3, 1, 1])
+    start, after, losses = small_net().state_dict(), [], []
+    for rows, w in ((np.arange(6), weights.astype(float)), (np.repeat(np.arange(6), weights), None)):
+        model = small_net()
+        model.load_state_dict(start)
+        optimizer = optim.SGD(model.parameters(), 0.1)
+        losses.append(train.step(model, nn.CrossEntropyLoss(), optimizer, SerialCommunicator(), x[rows], y[rows], w))
+        after.append(model.state_dict())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-12)
+    for key, value in after[1].items():
+        np.testing.assert_allclose(after[0][key], value, rtol=1e-9, atol=1e-12)
+
+
 def test_step_refuses_left_over_forward_passes() -> None:
     model = small_net()
     model(RNG.normal(size=(5, 4)))
