@@ -16,12 +16,13 @@ from scipy.optimize import nnls
 
 from syncbn_sim import nn, optim, train
 from syncbn_sim.cli import main
+from syncbn_sim.cli.cluster import cluster
 from syncbn_sim.cluster import LINKS, Link, Topology, allreduce_seconds, link_named, simulate, virtual_time
 from syncbn_sim.cluster.closed_forms import allgather_seconds, fit
 from syncbn_sim.cluster.links import log_normal_stragglers, one_slow_node, parse_topology
 from syncbn_sim.cluster.measure import RANGES, _fitted, link_for
 from syncbn_sim.cluster.networks import NETWORKS
-from syncbn_sim.cluster.step_cost import step_cost, where_all_gather_loses
+from syncbn_sim.cluster.step_cost import CHEAP, WIRE_FORMATS, step_cost, where_all_gather_loses
 from syncbn_sim.comm.schedules import SCHEDULES
 from syncbn_sim.errors import ArgumentError
 
@@ -350,6 +351,24 @@ def test_commands(tmp_path: Path) -> None:
     assert done.returncode == 0, done.stderr
     assert "ring: 10 rounds, 60 messages, 10,320 bytes" in done.stdout
     assert len(list(tmp_path.glob("*-6.png"))) == 5
+
+
+def test_the_clusters_table_gives_each_wire_format_its_own_cost(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    cluster(devices=("8,512",), compute_ms=20, figure=str(tmp_path / "c.png"))
+    said, link = capsys.readouterr().out, link_named("roce-25g")
+    for wire in WIRE_FORMATS:
+        for devices in (8, 512):
+            cost = step_cost(NETWORKS["resnet50"], devices, link, wire)
+            cells = [
+                f"{1e3 * cost.seconds:.3g}",
+                f"{100 * cost.share(0.02):.1f} %",
+                f"{1e3 * cost.compute_for(CHEAP):.3g}",
+            ]
+            row = re.search(rf"^{devices} +{wire} +(.*)$", said, re.M)[1]
+            assert re.split(r"  +", row) == cells
+    talk = 1e3 * step_cost(NETWORKS["resnet50"], 512, link).seconds
+    assert talk < 20  # so all of it fits beside the compute
+    assert f"takes {20 + talk:.4g} ms with talk on the critical path, 20 ms if all of it" in said
 
 
 @pytest.mark.parametrize(

@@ -76,6 +76,25 @@ def test_digits() -> None:
     assert {r.tobytes() for r in joined} == {r.tobytes() for r in pixels.astype(np.float32)}
 
 
+def test_each_seed_keeps_other_images_for_the_test() -> None:
+    pixels, labels = np.arange(40.0)[:, None], np.arange(40) % 10
+    splits = [data.split_digits(pixels, labels, seed) for seed in (0, 1)]
+    for split in splits:
+        rows = np.concatenate([split.train.x[:, 0], split.test.x[:, 0]])
+        np.testing.assert_array_equal(np.sort(rows), np.arange(40))  # each once: none is in both
+        np.testing.assert_array_equal(split.test.y, split.test.x[:, 0] % 10)
+    assert set(splits[0].test.x[:, 0]) != set(splits[1].test.x[:, 0])
+
+
+def test_unseen_users_live_in_the_same_world() -> None:
+    """What makes people click is learned from the log and holds for the test users: least squares ranks their clicks."""
+    split = data.request_log(20_000, 4_000, seed=0, dtype=np.float64)
+    slope = np.linalg.lstsq(split.train.x, split.train.y - split.train.y.mean(), rcond=None)[0]
+    found = [train.auc(part.x @ slope, part.y, SerialCommunicator()) for part in (split.train, split.test)]
+    assert found[0] > 0.7
+    assert found[1] == pytest.approx(found[0], abs=0.03)
+
+
 def naive_auc(scores: np.ndarray, labels: np.ndarray) -> float:
     gaps = scores[labels == 1][:, None] - scores[labels == 0][None, :]
     return float(((gaps > 0) + 0.5 * (gaps == 0)).mean())
@@ -192,6 +211,22 @@ def test_step_sums_gradients_in_one_all_reduce_and_skips_an_empty_world() -> Non
         )
 
     assert launch(on_rank, 2) == [(True, True, 1, True)] * 2
+
+
+def test_a_step_with_weights_is_one_with_rows_repeated() -> None:
+    """Layers, loss, count and gradient: a row of weight 2 is there twice, one of weight 0 not at all."""
+    rng = np.random.default_rng(0)
+    x, y, weights = rng.normal(size=(6, 4)), np.array([0, 1, 2, 0, 1, 2]), np.array([2, 1, 0, 3, 1, 1])
+    start, after, losses = small_net().state_dict(), [], []
+    for rows, w in ((np.arange(6), weights.astype(float)), (np.repeat(np.arange(6), weights), None)):
+        model = small_net()
+        model.load_state_dict(start)
+        optimizer = optim.SGD(model.parameters(), 0.1)
+        losses.append(train.step(model, nn.CrossEntropyLoss(), optimizer, SerialCommunicator(), x[rows], y[rows], w))
+        after.append(model.state_dict())
+    assert losses[0] == pytest.approx(losses[1], rel=1e-12)
+    for key, value in after[1].items():
+        np.testing.assert_allclose(after[0][key], value, rtol=1e-9, atol=1e-12)
 
 
 def test_step_refuses_left_over_forward_passes() -> None:

@@ -143,6 +143,53 @@ def test_ordinary_logs_are_explained_by_their_entities(sizes: str) -> None:
         assert [o.unexplained for o in found.orders.values()] == [None] * 3
 
 
+def test_it_does_not_matter_where_a_column_stands_or_what_is_missing() -> None:
+    x, entity = rows_of(np.full(100, 20), 0.5, "sorted", 2)
+    x[np.random.default_rng(3).random(x.shape) < 0.2] = np.nan
+    here, far = (inspect(v, ["a", "b"], entity, "user", 32, 4) for v in (x, x + 1000))
+    assert far.correlation["a"] == pytest.approx(here.correlation["a"], rel=1e-6)
+    assert here.orders["sorted"].batch_means == pytest.approx(far.orders["sorted"].batch_means, abs=1e-6)
+    assert max(here.correlation.values()) < 0.5  # a missing value says nothing of its entity
+
+
+def test_columns_that_differ_are_explained_each_by_its_own_correlation() -> None:
+    """The first columns are measured, and compared with what *their* correlation explains, not that of all."""
+    (alike, entity), (unlike, _) = (rows_of(np.full(300, 20), rho, "sorted", 20) for rho in (0.9, 0.0))
+    x = np.concatenate([alike, unlike, unlike], axis=1)
+    found = inspect(x, [f"f{i}" for i in range(60)], entity, "user", 32, 4)
+    assert [order.unexplained for order in found.orders.values()] == [None] * 3
+
+
+def test_few_joined_batches_are_allowed_their_luck() -> None:
+    """3,000 rows make six joined batches of 512, which scatter by chance alone."""
+    for seed in range(6):
+        rng = np.random.default_rng(seed)
+        entity = rng.permutation(np.repeat(np.arange(300), 10))
+        own = rng.normal(size=(300, 2))[entity]
+        found = inspect(own + rng.normal(size=own.shape), ["a", "b"], entity, "user", 32, 16)
+        assert found.orders["as it stands"].unexplained is None
+
+
+def test_a_log_that_drifts_is_not_called_harmless_though_its_entities_are() -> None:
+    rng = np.random.default_rng(0)
+    entity = rng.permutation(np.repeat(np.arange(150), 20))
+    x = np.linspace(-2, 2, 3000)[:, None] + rng.normal(size=(3000, 2))
+    found = inspect(x, ["a", "b"], entity, "user", 32, 4)
+    assert found.orders["sorted"].local.design_effect < 1.2 < found.orders["as it stands"].local.design_effect
+    assert "hardly make a batch noisier" not in verdict(found)
+
+
+def test_the_most_alike_features_are_listed_first_and_the_rest_counted() -> None:
+    parts = [rows_of(np.full(100, 20), rho, "sorted", 1) for rho in np.linspace(0.95, 0.25, 15)]
+    x, entity = np.concatenate([part for part, _ in parts], axis=1), parts[0][1]
+    x[:, 14] = 1.0
+    listed = inspection_table(inspect(x[:, ::-1], [f"f{i}" for i in range(14, -1, -1)], entity, "user", 32, 8))
+    assert re.findall(r" (f\d+) \d", listed.splitlines()[0]) == [f"f{i}" for i in range(12)]
+    assert ", and 3 more." in listed.splitlines()[0]
+    few = inspection_table(inspect(x[:, -3:], ["a", "b", "none"], entity, "user", 32, 8)).splitlines()[0]
+    assert few.endswith("none constant.")
+
+
 def test_a_periodic_order_is_searched_rank_by_rank() -> None:
     """16 entities in blocks of 100, 16 times over: 8 and 16 readers always read the same entity, 9 do not."""
     entity = np.tile(np.repeat(np.arange(16), 100), 16)

@@ -6,6 +6,7 @@ import csv
 import json
 import sys
 from dataclasses import asdict
+from hashlib import blake2b
 from pathlib import Path
 
 import numpy as np
@@ -114,6 +115,39 @@ def test_wide_text_is_hashed_the_same_way_every_time(tmp_path: Path) -> None:
     assert json.loads(run([sys.executable, "-c", code]).stdout) == log.x[:, 1:].argmax(1).tolist()
 
 
+def test_hash_buckets_are_pinned(tmp_path: Path) -> None:
+    """A model that was trained on hashed columns has to find each text where it was; a missing one is in bucket 0."""
+    words = [f"word{i % 40}" for i in range(200)]
+    rows = [[*row[:3], word] for row, word in zip(log_rows(200), words, strict=True)]
+    rows[7][3] = words[7] = ""
+    path = write_csv(tmp_path / "a.csv", HEADER, rows)
+    log = read_log(Source(path, "click", "user", width=16, missing="impute"))
+    digests = [blake2b(word.encode(), digest_size=8).digest() for word in words]
+    expected = [
+        int.from_bytes(digest, "little") % 16 if word else 0 for digest, word in zip(digests, words, strict=True)
+    ]
+    assert [log.names[1 + place] for place in log.x[:, 1:].argmax(axis=1)] == [
+        f"colour#{bucket}" for bucket in expected
+    ]
+    assert expected[:3] == [7, 5, 13]
+
+
+def test_limits_are_where_they_are_said_to_be(tmp_path: Path) -> None:
+    """One-hot up to `width` texts, classes up to 20, and an identifier is what has over 100 and over 90 % different values."""
+
+    def read(texts: list[str], labels: list[int], width: int = 8) -> data.Log:
+        rows = [[f"u{i % 6}", label, text] for i, (text, label) in enumerate(zip(texts, labels, strict=True))]
+        return read_log(Source(write_csv(tmp_path / "a.csv", ["user", "y", "text"], rows), "y", "user", width=width))
+
+    clicks = [i % 2 for i in range(400)]
+    for texts, names in ((8, "text=t"), (9, "text#")):
+        assert all(name.startswith(names) for name in read([f"t{i % texts}" for i in range(400)], clicks).names)
+    for labels, kind in ((20, "classes"), (21, "numbers")):
+        assert read(["a", "b"] * 200, [i % labels for i in range(400)]).kind == kind
+    for rows, texts in ((100, 100), (400, 300)):  # few rows, or far from all different
+        assert read([f"t{i % texts}" for i in range(rows)], clicks[:rows]).names[0] == "text#0"
+
+
 def test_missing_values_are_imputed_on_request(tmp_path: Path) -> None:
     rows = log_rows()
     rows[3][2], rows[5][3] = "", "NA"
@@ -138,6 +172,26 @@ def test_split_is_by_entity_and_standardised_by_the_training_part(tmp_path: Path
     assert set(np.unique(first.train.x[:, 1:])) == {0.0, 1.0}  # one-hot columns stay as they are
     np.testing.assert_array_equal(splits[1].test.x, first.test.x)
     assert set(splits[2].test.entity) != set(first.test.entity)
+
+
+def test_test_rows_are_standardised_as_the_training_rows_are() -> None:
+    """By the training rows' mean and sd, and what is missing stands at the training mean: nothing of the test rows comes in."""
+    rng, entity = np.random.default_rng(0), np.repeat(np.arange(10), 8)
+    x = rng.normal(size=(80, 1)) + 5.0 * (entity == 3)[:, None] + entity[:, None]
+    x[::7] = np.nan
+    split = data.Log(x, ["a"], ["a"], np.array([True]), entity % 2.0, "binary", entity).split(0, np.float64)
+    train, test = (x[np.isin(entity, part.entity), 0] for part in (split.train, split.test))
+    assert np.isnan(train).any()
+    assert np.isnan(test).any()
+    for column, part in ((train, split.train), (test, split.test)):
+        expected = np.nan_to_num((column - np.nanmean(train)) / np.nanstd(train))
+        np.testing.assert_allclose(part.x[:, 0], expected, atol=1e-12)
+
+
+def test_a_test_set_has_an_entity_however_few_there_are() -> None:
+    entity = np.array([0, 0, 1, 1])
+    split = data.Log(np.ones((4, 1)), ["a"], ["a"], np.array([True]), entity, "binary", entity).split(0)
+    assert len(split.test) == len(split.train) == 2
 
 
 GOOD = "user,click,age,colour\n" + "".join(f"u{i % 3},{i % 2},{i}.5,red\n" for i in range(12))

@@ -50,7 +50,7 @@ def cluster(
     from ..report.plots import cluster_share
 
     over = f"{topology}, {link}" if topology else link
-    png = cluster_share(costs, compute_ms / 1e3, f"{model} over {over}, {compute_ms:g} ms of compute: {finding}")
+    png = cluster_share(costs, compute_ms / 1e3, f"{model} over {over}, {compute_ms:g} ms of compute:\n{finding}")
     print(f"{model}: {len(channels)} batch norms, {sum(channels):,} channels; {over}: {chosen.source}.")
     print(f"Left out: {'; '.join(left_out(chosen, max(counts)))}.", end="\n\n")
     print(cluster_table(costs, compute_ms / 1e3))

@@ -22,7 +22,11 @@ BATCH_OF = Exercise(
     name="batch_of",
     start="nothing comes back yet. First cut out this rank's stretch of `order`, then the step's rows of that.",
     right=lambda order, rank, size, rows, step: list(batches(order, rank, size, rows))[step],
-    cases=lambda rng: [(rng.permutation(24), 1, 3, 2, 2), (rng.permutation(40), 3, 4, 5, 1)],
+    cases=lambda rng: [
+        (rng.permutation(24), 1, 3, 2, 2),
+        (rng.permutation(40), 3, 4, 5, 1),
+        (rng.permutation(30), 1, 3, 4, 2),  # the last batch of a stretch is short
+    ],
     mistakes=(
         Mistake(
             lambda order, rank, size, rows, step: order[step * rows : (step + 1) * rows],
@@ -42,8 +46,12 @@ BATCH_OF = Exercise(
             "the right stretch, but from one step to the next it moves by one row, not by `rows`.",
         ),
         Mistake(
-            lambda order, rank, size, rows, step: _shard(np.arange(len(order)), rank, size)[step * rows :][:rows],
+            lambda order, rank, size, rows, step: np.arange(rows) + rank * (len(order) // size) + step * rows,
             "these are places in the order, not the rows that stand there: look them up in `order`.",
+        ),
+        Mistake(
+            lambda order, rank, size, rows, step: order[rank * (len(order) // size) + step * rows :][:rows],
+            "right, until a stretch ends with a short batch: yours then goes on into the next rank's rows. Cut the stretch out first.",
         ),
     ),
     done="far apart in the order, so at any step the ranks hold different classes.",

@@ -22,7 +22,7 @@ PARAMETERS = Exercise(
     name="parameter_gradients",
     start="nothing comes back yet. Every row was shifted by the same bias: so the bias collects from every row.",
     right=_parameters,
-    cases=lambda rng: [(rng.normal(size=(4, 4)), standardized(rng.normal(size=(4, 4)))[0])],
+    cases=lambda rng: [(rng.normal(size=(4, 4)), standardized(rng.normal(size=(4, 4)))[0]) for _ in range(2)],
     mistakes=(
         Mistake(lambda dy, x_hat: _parameters(dy, x_hat)[::-1], "both are there, in the wrong order: weight first."),
         Mistake(
@@ -55,7 +55,8 @@ def _draw_input(rng: np.random.Generator) -> list[tuple[Any, ...]]:
     cases = []
     for rows, channels in ((5, 3), (8, 2)):
         x_hat, inv_std = standardized(rng.normal(size=(rows, channels)) * rng.uniform(0.5, 3, channels))
-        cases.append((rng.normal(size=(rows, channels)) + 0.5 + x_hat, x_hat, inv_std, rng.uniform(1.5, 3, channels)))
+        weight = rng.uniform(1.5, 3, channels) * (-1.0) ** np.arange(channels)
+        cases.append((rng.normal(size=(rows, channels)) + 0.5 + x_hat, x_hat, inv_std, weight))
     return cases
 
 

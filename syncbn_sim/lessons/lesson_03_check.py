@@ -114,6 +114,15 @@ CHECK = CheckerExercise(
             "a gradient gets through that is wrong in its last channel alone: look at every one.",
         ),
         Mistake(
+            _off(np.s_[1:-1, 1:-1], 5.0),
+            "a gradient gets through that is wrong in the middle alone: look at every one.",
+        ),
+        Mistake(
+            _off((2, 1), np.nan),
+            "a gradient with a NaN in it gets through: NaN is not larger than your tolerance, nor smaller. Ask whether all are close, "
+            "not whether one is far.",
+        ),
+        Mistake(
             _n_minus_1,
             "two sums divided by n - 1 in place of n get through: an ordinary mistake, and a small one. How close do you ask for?",
         ),

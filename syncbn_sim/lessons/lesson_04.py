@@ -173,7 +173,7 @@ MERGE = Exercise(
 
 def _masked(rng: np.random.Generator) -> list[tuple[Any, ...]]:
     junk = rng.normal(size=(5, 2)) + 1
-    junk[3] = 99.0
+    junk[3] = 99.0, np.inf
     lost = rng.normal(size=(4, 3))
     lost[1] = np.nan
     wrong = lost.copy()
@@ -185,6 +185,11 @@ def _masked(rng: np.random.Generator) -> list[tuple[Any, ...]]:
 def _counted(x: Array, weights: Array) -> tuple[Any, ...]:
     found = Moments.of(x, weights=weights)
     return found.count, found.total, found.total_sq
+
+
+def _multiplied(x: Array, weights: Array) -> tuple[Any, ...]:
+    with np.errstate(invalid="ignore"):
+        return weights.sum(), weights @ x, weights @ x**2
 
 
 def _rows_kept(x: Array, weights: Array) -> tuple[Any, ...]:
@@ -215,8 +220,11 @@ WEIGHTED = Exercise(
             "a NaN in a row that *counts* vanishes: nobody would learn that the data are broken. Leave out the rows of weight 0, no more.",
         ),
         Mistake(
-            lambda x, w: (w.sum(), w @ x, w @ x**2),
-            "the masked rows are in the sums: 0 times NaN is NaN. Leave them out before you multiply.",
+            _multiplied, "the masked rows are in the sums: 0 times NaN is NaN. Leave them out before you multiply."
+        ),
+        Mistake(
+            lambda x, w: _multiplied(np.where(np.isnan(x) & (w[:, None] == 0), 0.0, x), w),
+            "NaN is kept out, but a masked row may hold anything, and 0 times infinity is NaN too: leave the whole row out.",
         ),
         Mistake(
             lambda x, w: (*_counted(x, w)[:2], _counted(x, w * w)[2]),

@@ -132,7 +132,11 @@ STAR = Exercise(
 
 
 def _with_an_empty_rank(rng: np.random.Generator) -> list[Case]:
-    return [[(rng.normal(size=(n, 2)) - 2 * place,) for place, n in enumerate(rows)] for rows in ((2, 5, 3), (3, 0, 4))]
+    """The largest magnitude is negative in one channel, positive in the other."""
+    far = np.array([-2.0, 2.0])
+    return [
+        [(rng.normal(size=(n, 2)) + far * place,) for place, n in enumerate(rows)] for rows in ((2, 5, 3), (3, 0, 4))
+    ]
 
 
 def _largest(x: Array) -> Any:

@@ -124,10 +124,10 @@ def _forward_with(
 
 def _forward_cases(rng: np.random.Generator) -> list[Any]:
     cases = []
-    for rows in ROWS:
+    for rows, eps in zip(ROWS, (EPS, 1e-3, EPS), strict=True):
         weight, bias = rng.uniform(0.5, 2, 3), rng.normal(size=3)
         cases.append(
-            [((rng.normal(size=(n, 3)) + rank) * [1, 3, 0.01], weight, bias, EPS) for rank, n in enumerate(rows)]
+            [((rng.normal(size=(n, 3)) + rank) * [1, 3, 0.01], weight, bias, eps) for rank, n in enumerate(rows)]
         )
     return cases
 

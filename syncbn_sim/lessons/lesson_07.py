@@ -30,6 +30,7 @@ DESIGN_EFFECT = Exercise(
         (np.array([7, 7, 7, 2]), 0.5),
         (np.repeat([0, 1, 2, 3, 4], [12, 5, 2, 1, 1]), 0.3),
         (np.arange(9) // 3, 0.9),
+        (np.array([4, 1, 4, 0, 1, 4, 4]), 0.5),  # shuffled
     ],
     mistakes=(
         Mistake(
@@ -53,6 +54,10 @@ DESIGN_EFFECT = Exercise(
             "the sum of squares is there; S divides it by something.",
         ),
         Mistake(
+            lambda entity, rho: _deff(np.cumsum(np.diff(entity, prepend=entity[0]) != 0), rho),
+            "this counts rows that follow one another. Rows of one user need not stand together in a batch.",
+        ),
+        Mistake(
             lambda entity, rho: stats.cluster_size([entity]),
             "that is S. How alike the rows of a user are (rho) must matter too.",
         ),
@@ -65,7 +70,7 @@ EFFECTIVE_ROWS = Exercise(
     name="effective_rows",
     start="nothing comes back yet. How many rows are behind the mean, and how many rows does one independent row outweigh?",
     right=lambda rows, ranks, deff: stats.effective_rows(rows * ranks, deff),
-    cases=lambda rng: [(32, 8, 10.7), (256, 16, 19.9), (64, 2, 3.0)],
+    cases=lambda rng: [(32, 8, 10.7), (256, 16, 19.9), (64, 2, 3.0), (32, 16, 4.0)],
     mistakes=(
         Mistake(
             lambda rows, ranks, deff: rows / deff,

@@ -11,9 +11,11 @@ from cycler import cycler
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from ..arrays import Array
 from ..cluster.recorded import record
 from ..cluster.step_cost import CHEAP, StepCost
 from ..comm.schedules import cost
+from ..data.columns import shortened
 from ..diagnostics.inspect_log import Inspection
 from ..experiments.arms import Arm
 from ..experiments.result import Result
@@ -33,6 +35,8 @@ STYLE: dict[str, Any] = {  # of the lessons' figures: plt.rcParams.update(STYLE)
         color=["#0072B2", "#D55E00", "#009E73", "#E69F00", "#555555", "#CC79A7", "#56B4E9", "#000000"]
     ),
 }
+SMALLEST = 0.1  # where an axis may become logarithmic
+MOST_TICKS = 28
 _NAMES = {"accuracy": "test accuracy (%)", "auc": "AUC on unseen users (%)", "r2": "R^2 (%)"}
 
 
@@ -66,12 +70,12 @@ def batch_means(found: Inspection) -> bytes:
     axes.axvline(0, color="black", linewidth=1)
     axes.set_yticks(range(len(found.orders)), list(found.orders))
     axes.invert_yaxis()
-    axes.set_xlabel(f"mean of {found.typical!r} over one batch, in sd of the feature (0: all rows)")
+    axes.set_xlabel(f"mean of {shortened(found.typical)!r} over one batch, in sd of the feature (0: all rows)")
     spread = {name: float(np.std(order.batch_means)) for name, order in found.orders.items()}
     wider = spread["sorted"] / max(spread["shuffled"], 1e-12)
     axes.set_title(
-        f"Batches of {found.rows_per_rank} rows: means scatter {wider:.1f} x as far when sorted by {found.sorted_by}\n"
-        f"dots: batches of {found.typical!r} (correlation {found.correlation[found.typical]:.2f}; mean over columns "
+        f"Means of {found.rows_per_rank} rows scatter {wider:.1f} x as far when sorted by {shortened(found.sorted_by)}\n"
+        f"dots: batches (correlation {found.correlation[found.typical]:.2f}; mean over columns "
         f"{found.mean_correlation:.2f}); bars: predicted +- 2 sd",
         fontsize=11,
         loc="left",
@@ -88,22 +92,23 @@ def cluster_share(costs: Mapping[str, Mapping[int, StepCost]], compute: float, t
     """
     figure = Figure(figsize=(8, 4.6), layout="constrained")
     axes = figure.subplots()
+    shares = {name: [100 * cost.share(compute) for cost in found.values()] for name, found in costs.items()}
     for (name, by_devices), colour, marker in zip(
         costs.items(), ("#0072B2", "#D55E00", "#555555"), "os^", strict=False
     ):
-        shares = [100 * cost.share(compute) for cost in by_devices.values()]
         axes.plot(
             list(by_devices),
-            shares,
+            shares[name],
             marker=marker,
             color=colour,
             label=f"{name}, {next(iter(by_devices.values())).collectives} calls per step",
         )
-    axes.axhline(100 * CHEAP, color="black", linewidth=1, linestyle=":")
+    for line, style in ((0, "-"), (100 * CHEAP, ":")):
+        axes.axhline(line, color="black", linewidth=1, linestyle=style)
     axes.set_xscale("log", base=2)
-    axes.set_ylim(bottom=0)
+    axes.margins(0.06)
     axes.set_xlabel("devices")
-    axes.set_ylabel("synchronising, % of a step")
+    axes.set_ylabel(f"synchronising, % of a step{_stretched(axes, 'y', np.concatenate(list(shares.values())))}")
     axes.set_title(title, fontsize=11, loc="left")
     axes.grid(alpha=0.25)
     axes.legend(fontsize=9)
@@ -120,7 +125,7 @@ def space_time(name: str, ranks: int, elements: int) -> bytes:
     promised = cost(name, ranks, 8 * elements)
     figure = Figure(figsize=(min(4 + 0.5 * promised.rounds, 14), 1.5 + 0.4 * ranks), layout="constrained")
     axes = figure.subplots()
-    longest = max((m.bytes for m in sent), default=1)
+    longest, aside = max((m.bytes for m in sent), default=0), max(0.2, 0.015 * promised.rounds)
     for m in sent:
         arrow = {
             "arrowstyle": "-|>",
@@ -131,10 +136,10 @@ def space_time(name: str, ranks: int, elements: int) -> bytes:
         }
         axes.annotate("", (m.round, m.dest), (m.round - 1, m.source), arrowprops=arrow)
     axes.hlines(range(ranks), 0, promised.rounds, color="#bbbbbb", linewidth=0.8, zorder=0)
-    axes.set_xlim(-0.2, promised.rounds + 0.2)
+    axes.set_xlim(-aside, promised.rounds + aside)
     axes.set_ylim(ranks - 0.6, -0.4)
     axes.set_yticks(range(ranks))
-    axes.set_xticks(range(promised.rounds + 1))
+    axes.set_xticks(range(0, promised.rounds + 1, 1 + promised.rounds // MOST_TICKS))
     axes.set_xlabel("round")
     axes.set_ylabel("rank")
     axes.set_title(
@@ -176,7 +181,8 @@ def _curves(axes: Axes, result: Result) -> None:
         )
         axes.fill_between(curve["step"], low, high, color=_style(arm)["color"], alpha=0.15, linewidth=0)
     axes.set_xlabel("training step")
-    axes.set_ylabel(_NAMES[result.metric])
+    means = [100 * value for curve in result.curves.values() for value in curve[result.metric]]
+    axes.set_ylabel(f"{_NAMES[result.metric]}{_stretched(axes, 'y', means)}")
     axes.set_title(
         f"{result.ranks} ranks x {result.config['rows']} {result.rows_are}: {_finding(result)}", fontsize=11, loc="left"
     )
@@ -213,8 +219,8 @@ def _differences(axes: Axes, result: Result) -> None:
         range(len(result.differences)), [f"{arm}\n- {Arm.parse(arm).iid_twin}" for arm in result.differences]
     )
     axes.set_ylim(len(result.differences) - 0.4, -0.6)
-    axes.set_xlabel(f"difference in {_NAMES[metric].replace('(%)', '(points)')}{_stretched(axes, sizes)}")
     axes.margins(x=0.08)
+    axes.set_xlabel(f"difference in {_NAMES[metric].replace('(%)', '(points)')}{_stretched(axes, 'x', sizes)}")
     axes.set_title(
         f"Against shuffled data, paired over {result.config['seeds']} seeds:\nmean, 95 % interval, each seed",
         fontsize=11,
@@ -223,14 +229,20 @@ def _differences(axes: Axes, result: Result) -> None:
     axes.grid(alpha=0.25, axis="x")
 
 
-def _stretched(axes: Axes, sizes: Sequence[float]) -> str:
-    """Where one difference would squash the rest: an axis that is logarithmic beyond the small ones, and words to say so."""
-    small = max(float(f"{np.quantile(sizes, 0.25):.1g}"), 0.1) if sizes else 0.1
+def _stretched(axes: Axes, which: str, values: Sequence[float] | Array) -> str:
+    """Where one value would squash the rest: an axis that is logarithmic beyond the small ones, and words to say so.
+
+    Margins have to be set before: ticks stand as far as the axis reaches now.
+    """
+    sizes = np.abs(values)[np.isfinite(values)]  # a net that has diverged has none
+    small = max(float(f"{np.quantile(sizes, 0.25):.1g}"), SMALLEST) if len(sizes) else SMALLEST
     if max(sizes, default=0.0) < 10 * small:
         return ""
-    axes.set_xscale("symlog", linthresh=small)
-    axes.set_xticks([tick for tick in axes.get_xticks() if tick == 0 or abs(tick) >= small])  # 0.1 stands on 0
-    axes.xaxis.set_major_formatter("{x:g}")
+    scale, axis = {"x": (axes.set_xscale, axes.xaxis), "y": (axes.set_yscale, axes.yaxis)}[which]
+    scale("symlog", linthresh=small)
+    axes.autoscale_view()
+    axis.set_ticks([tick for tick in axis.get_majorticklocs() if tick == 0 or abs(tick) >= small])  # 0.1 stands on 0
+    axis.set_major_formatter("{x:g}")
     return f",\nlogarithmic beyond {small:g}"
 
 

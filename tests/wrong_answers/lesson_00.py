@@ -8,6 +8,11 @@ def side_by_side(order, rank, size, rows, step):
     return everybody[rank * rows : (rank + 1) * rows]
 
 
+def beyond_the_stretch(order, rank, size, rows, step):
+    start = rank * (len(order) // size) + step * rows
+    return order[start : start + rows]
+
+
 def places(order, rank, size, rows, step):
     start = rank * (len(order) // size) + step * rows
     return np.arange(start, start + rows)
@@ -47,6 +52,7 @@ WRONG = {
         (lambda order, rank, size, rows, step: order[rank::size][rows * step :][:rows], "like cards"),
         (lambda order, rank, size, rows, step: order[rank * (len(order) // size) + step :][:rows], "moves by one row"),
         (places, "places in the order"),
+        (beyond_the_stretch, "the next rank's"),
         (lambda order, rank, size, rows, step: order[:1], "shape"),
     ],
     "0.2": [

@@ -96,5 +96,6 @@ WRONG = {
         (lambda x, mean, var, eps: (x - mean) / (var + eps), "square root"),
         (lambda x, mean, var, eps: (x - mean) / var**0.5, "eps belongs to"),
         (lambda x, mean, var, eps: (x - mean) / (var**0.5 + eps), "outside the root"),
+        (lambda x, mean, var, eps: (x - mean) / (var + 1e-5) ** 0.5, "off by"),
     ],
 }

@@ -56,6 +56,13 @@ def units(a, axis):
     return a / np.linalg.norm(a, axis=axis, keepdims=True)
 
 
+def edge(a):
+    """Where the first and last rows and channels are."""
+    there = np.ones(a.shape, bool)
+    there[1:-1, 1:-1] = False
+    return there
+
+
 def of_batch_norm_alone(forward, backward, x, rng):
     dy = rng.normal(size=x.shape)
     found, x_hat = backward(x, dy), (x - x.mean(0)) / x.std(0)
@@ -129,6 +136,7 @@ WRONG = {
         (lambda dy, x_hat: (np.sum(dy * x_hat, 1), np.sum(dy, 1)), "wrong axis"),
         (lambda dy, x_hat: (np.sum(dy, 0) * np.sum(x_hat, 0), np.sum(dy, 0)), "product of sums"),
         (lambda dy, x_hat: (dy * x_hat, dy), "shape"),
+        (lambda dy, x_hat: (np.abs(np.sum(dy * x_hat, 0)), np.sum(dy, 0)), "off by"),
         (lambda dy, x_hat: np.sum(dy, 0), "expected 2"),
     ],
     "3.2": [
@@ -153,6 +161,7 @@ WRONG = {
         ),
         (lambda dy, x_hat, s, w: w * s * (dy - dy.mean() - x_hat * (x_hat * dy).mean()), "rows *and* channels"),
         (lambda dy, x_hat, s, w: 2 * dx(dy, x_hat, s, w), "off by"),
+        (lambda dy, x_hat, s, w: dx(dy, x_hat, s, np.abs(w)), "off by"),
         (lambda dy, x_hat, s, w: dx(dy, x_hat, s, w, var=2), "off by"),
     ],
     "3.3": [
@@ -177,6 +186,8 @@ WRONG = {
         (compared(lambda f, t: (f - t).max() < 1e-4), "last row"),
         (compared(lambda f, t: np.allclose(f[:, 1:], t[:, 1:])), "first channel"),
         (compared(lambda f, t: np.allclose(f[:, 0], t[:, 0])), "last channel"),
+        (compared(lambda f, t: np.allclose(f[edge(f)], t[edge(t)])), "in the middle alone"),
+        (compared(lambda f, t: not (np.abs(f - t) > 1e-4).any()), "with a NaN in it"),
         (within(0.2), "n - 1 in place of n"),
         (within(0.03), "2 % too large"),
         (compared(lambda f, t: np.allclose(f, t, atol=0.1)), "2 % too large"),

@@ -56,6 +56,12 @@ def moments(x, weights, count):
     return count, w @ x[keep], w @ x[keep] ** 2
 
 
+def nan_alone_is_masked(x, weights):
+    x = np.where(np.isnan(x) & (weights[:, None] == 0), 0, x)
+    with np.errstate(invalid="ignore"):
+        return weights.sum(), weights @ x, weights @ x**2
+
+
 def weight_squared(x, weights):
     keep = weights > 0
     w = weights[keep, None]
@@ -121,8 +127,9 @@ WRONG = {
         (only_masked, "the mask works"),
         (weight_squared, "squared as well"),
         (nan_times_zero, "0 times NaN"),
-        (lambda x, w: (w.sum(), np.nansum(x, 0), np.nansum(x**2, 0)), "off by"),
+        (lambda x, w: (w.sum(), np.nansum(x, 0), np.nansum(x**2, 0)), "infinite numbers"),
         (nansum, "that *counts* vanishes"),
+        (nan_alone_is_masked, "infinity"),
     ],
     "4.5": [
         (step(lambda old, new: old * old), "too fast"),

@@ -126,6 +126,7 @@ WRONG = {
         (lambda comm, x: comm.allreduce(magnitudes(x)), "added up"),
         (lambda comm, x: comm.allreduce(magnitudes(x), "min"), "wrong way round"),
         (largest_with_sign, "larger magnitude"),
+        (lambda comm, x: -comm.allreduce(np.min(x, axis=0, initial=0), "min"), "off by"),
         (lambda comm, x: comm.allgather(magnitudes(x))[0], "rank 0's answer"),
         (lambda comm, x: comm.allreduce(np.max(np.abs(x), initial=0), "max"), "one number for all channels"),
         (lambda comm, x: comm.allreduce(np.abs(x).max(axis=0), "max"), "zero-size"),

@@ -235,6 +235,7 @@ WRONG = {
         (without_the_root, "where is its root"),
         (without_affine, "weight and bias are missing"),
         (lambda comm, x, weight, bias, eps: x, "off by"),
+        (lambda comm, x, weight, bias, eps: normalised_by(right_mean_var)(comm, x, weight, bias, 1e-5), "off by"),
         (lambda comm, x, weight, bias, eps: np.concatenate(comm.allgather(x)), "shape"),
     ],
     "6.3": [

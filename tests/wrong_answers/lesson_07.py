@@ -1,6 +1,7 @@
 """What learners get wrong in lesson 07, and a word that the hint must contain (and no other hint of that exercise)."""
 
 from collections import Counter
+from itertools import groupby
 
 import numpy as np
 
@@ -16,6 +17,11 @@ def by_the_largest(entity, rho):
 def row_mates(entity):
     """S, the slow way: for each row, how many rows of its user there are."""
     return float(np.mean([(entity == e).sum() for e in entity]))
+
+
+def by_runs(entity, rho):
+    runs = np.array([len(list(rows)) for _, rows in groupby(entity.tolist())])
+    return deff((runs**2).sum() / len(entity), rho)
 
 
 def squares(entity):
@@ -49,6 +55,7 @@ WRONG = {
         (lambda entity, rho: row_mates(entity), "that is S"),
         (lambda entity, rho: (row_mates(entity) - 1) * rho, "off by"),
         (lambda entity, rho: squares(entity) * rho, "shape"),
+        (by_runs, "need not stand together"),
     ],
     "7.2": [
         (lambda rows, ranks, deff: rows / deff, "*one* rank"),
@@ -58,6 +65,7 @@ WRONG = {
         (lambda rows, ranks, deff: ranks**0.5 * rows / deff, "for one rank it would be right"),
         (lambda rows, ranks, deff: rows / deff / ranks, "wrong side"),
         (lambda rows, ranks, deff: rows - deff, "off by"),
+        (lambda rows, ranks, deff: min(rows, rows * ranks / deff), "off by"),
     ],
     "7.3": [
         (deff, "whole numbers"),
