@@ -13,7 +13,7 @@ import pytest
 from conftest import ROOT, run
 from PIL import Image
 
-from syncbn_sim.report.plots import COLOURS
+from syncbn_sim.experiments.norms import COLOURS
 
 PAGES = [path for path in sorted((ROOT / "docs").rglob("*.md")) if "_build" not in path.parts]
 DOCUMENTS = [*PAGES, *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "mpi_examples/README.md"))]

@@ -16,10 +16,10 @@ from syncbn_sim import data
 from syncbn_sim.comm import launch
 from syncbn_sim.data import Source, read_log
 from syncbn_sim.diagnostics.inspect_log import inspect
+from syncbn_sim.diagnostics.inspection import worst
 from syncbn_sim.errors import ArgumentError, DataError
 from syncbn_sim.experiments import sorted_batches
 from syncbn_sim.experiments.tasks import own_task
-from syncbn_sim.report.inspection import worst
 
 SCRIPT = "mpi_examples/train.py"
 

@@ -9,22 +9,19 @@ import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from syncbn_sim.report import plots
+from syncbn_sim.experiments import arms_figure
+from syncbn_sim.stats.estimates import Estimate
 
 
 def drawn(by_arm: dict[str, float]) -> tuple[Figure, list[tuple[float, float]]]:
     """The picture of differences of these sizes (in points), and where each mean stands, in pixels."""
     rng = np.random.default_rng(0)
     values = {arm: difference / 100 + 0.001 * rng.normal(size=5) for arm, difference in by_arm.items()}
-    shares = {
-        arm: SimpleNamespace(mean=v.mean(), ci95=(v.mean() - 0.001, v.mean() + 0.001)) for arm, v in values.items()
-    }
-    arms = {arm: {"auc": SimpleNamespace(values=v)} for arm, v in values.items()}
-    arms |= {f"iid+{norm}": {"auc": SimpleNamespace(values=np.zeros(5))} for norm in ("local", "sync", "layer", "none")}
+    shares = {arm: Estimate(v.mean(), v.mean() - 0.001, v.mean() + 0.001, tuple(v)) for arm, v in values.items()}
     figure = Figure(figsize=(5.5, 4.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    plots._differences(axes, SimpleNamespace(metric="auc", differences=shares, arms=arms, config={"seeds": 5}))
+    arms_figure._differences(axes, SimpleNamespace(metric="auc", differences=shares, config={"seeds": 5}))
     figure.canvas.draw()
     means = [(100 * share.mean, place) for place, share in enumerate(shares.values())]
     return figure, [tuple(point) for point in axes.transData.transform(means)]

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from syncbn_sim import stats
 from syncbn_sim.errors import ArgumentError, CountError, DtypeError, ShapeError
 from syncbn_sim.stats import Moments, running, variance
-from syncbn_sim.stats.intervals import mean_interval, ratio_interval, t_quantile
+from syncbn_sim.stats.estimates import mean_interval, ratio_interval, t_quantile
 
 RNG = np.random.default_rng(0)
 

@@ -12,6 +12,7 @@ from ..cluster.step_cost import WIRE_FORMATS, step_cost, where_all_gather_loses
 from ..errors import ArgumentError
 from ..report.cluster import cluster_table, left_out
 from ..report.files import check_writable, write_figure
+from ..report.plots import cluster_share, space_time
 from .arguments import whole
 
 MOST_DRAWN = 64  # ranks
@@ -47,8 +48,6 @@ def cluster(
         if loses
         else "the all-gather does not lose up to 65,536 devices"
     )
-    from ..report.plots import cluster_share
-
     over = f"{topology}, {link}" if topology else link
     png = cluster_share(costs, compute_ms / 1e3, f"{model} over {over}, {compute_ms:g} ms of compute: {finding}")
     print(f"{model}: {len(channels)} batch norms, {sum(channels):,} channels; {over}: {chosen.source}.")
@@ -77,7 +76,6 @@ def schedules(ranks: int = 8, elements: int = 129, out: str = ".") -> None:
         out: folder for the five PNGs.
     """
     from ..comm.schedules import SCHEDULES, cost, record
-    from ..report.plots import space_time
 
     whole(ranks, "ranks")
     whole(elements, "elements")
