@@ -70,6 +70,10 @@ def read_options(experiment: Experiment[C, Any], arguments: list[str], command: 
         ArgumentError: a value that an option does not take, or a TOML file that cannot be read.
         SystemExit: --help, or an option that there is not; said by then.
     """
+    if clash := sorted({field.name for field in fields(Options)} & set(flat(experiment.Config()))):
+        raise ArgumentError(
+            "options", got=", ".join(clash), expected="names that are not the runner's", do="Rename them in Config."
+        )
     start = experiment.default if experiment.default is not None else experiment.Config()
     unchecked: Any = _unchecked(experiment.Config)
     kind: Any = Options

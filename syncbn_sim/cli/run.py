@@ -65,18 +65,19 @@ def _on_rank(comm: Communicator, experiment: Experiment[C, R], parts: Sequence[C
 
 def _report(experiment: Experiment[C, R], results: Sequence[R], options: Options[C]) -> None:
     """Writes the run's folder, then prints the findings in words (or the JSON)."""
-    kept = {name: value for name, value in flat(options).items() if name not in ("json", "out")}
     findings = "\n".join(experiment.conclusion(result) for result in results)
-    files = {
-        "result.json": result_json(results).encode(),
-        "curves.png": experiment.figure(results),
-        "tables.txt": "\n\n".join([*map(experiment.table, results), findings, ""]).encode(),
-        "config.toml": config_toml(kept).encode(),
-    }
-    if options.json:  # first of all: a full disk must not lose it
+    if options.json:  # first of all: nothing that goes wrong with a figure or a disk must lose it
         print(result_json(results), end="", flush=True)
     title = experiment.name if experiment.title is None else experiment.title(options.experiment)
     try:
+        files = {
+            "result.json": result_json(results).encode(),
+            "curves.png": experiment.figure(results),
+            "tables.txt": "\n\n".join([*map(experiment.table, results), f"{findings}\n"]).encode(),
+            "config.toml": config_toml(
+                {name: value for name, value in flat(options).items() if name not in ("json", "out")}
+            ).encode(),
+        }
         folder = write_run(Path(options.out), title, files)
         if not options.json:
             print(f"Written to {folder}: {', '.join(files)}.\n")
