@@ -22,7 +22,7 @@ def cluster(
     model: str = "resnet50",
     link: str = "roce-25g",
     topology: str = "",
-    devices: tuple[str, ...] = ("8,64,512,4096,65536",),
+    devices: tuple[str, ...] = ("8", "64", "512", "4096", "65536"),
     compute_ms: float = 100.0,
     figure: str = "cluster.png",
 ) -> None:
@@ -40,7 +40,7 @@ def cluster(
     if not compute_ms > 0:
         raise ArgumentError("compute-ms", got=compute_ms, expected="above 0", do="How long does a step take?")
     chosen, channels = parse_topology(topology, link), network_named(model)
-    counts = [whole(text, "devices") for part in devices for text in part.split(",") if text]
+    counts = [whole(text, "devices") for text in devices]
     costs = {wire: {p: step_cost(channels, p, chosen, wire) for p in counts} for wire in WIRE_FORMATS}
     loses = where_all_gather_loses(channels, chosen)
     finding = (
