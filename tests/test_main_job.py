@@ -271,6 +271,8 @@ def test_every_arm_is_held_against_its_own_twin_and_every_norm_against_the_same_
     for norm in ("sync", "none", "local"):
         expected = (values[f"sorted+{norm}"] - values[f"iid+{norm}"]).mean()
         assert result.differences[f"sorted+{norm}"].mean == pytest.approx(expected)
+        each = result.differences[f"sorted+{norm}"].values
+        assert each == pytest.approx(tuple(values[f"sorted+{norm}"] - values[f"iid+{norm}"]))
     assert "sorted+layer" not in result.differences  # its twin did not run
     way = (values["iid+sync"] - values["sorted+local"]).mean()
     assert set(result.recovery_of_others) == {"layer", "none"}

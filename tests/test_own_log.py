@@ -297,6 +297,7 @@ def test_real_data_end_to_end(name: str, metric: str, backend: str, tmp_path: Pa
     (result,) = json.loads((folder / "result.json").read_text())
     assert set(result["arms"]["sorted+sync"]) >= {metric}
     assert 0.4 < result["arms"]["iid+sync"][metric]["mean"] <= 1
+    assert (result["config"]["log"]["label"], result["config"]["log"]["entity"]) == ("diagnosis", "clinic")
     again = run([sys.executable, SCRIPT, "--config", str(folder / "config.toml"), "--json", "--out", str(out)])
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)[0]["config"]["rows"] == 4
