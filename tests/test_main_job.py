@@ -294,6 +294,16 @@ def read(*arguments: str) -> Options:
     return read_options(sorted_batches.EXPERIMENT, list(arguments), "train.py")
 
 
+def test_names_are_separated_by_commas_or_spaces() -> None:
+    assert read("--arms", "iid+local,sorted+sync", "iid+none").experiment.arms == (
+        "iid+local",
+        "sorted+sync",
+        "iid+none",
+    )
+    assert read("--arms=iid+local,", "--features=age,colour").experiment.log.features == ("age", "colour")
+    assert read().experiment == sorted_batches.Config(task="both")
+
+
 def test_our_own_config_file_is_read_back(tmp_path: Path) -> None:
     for name in ("-x", "--label", "a=b", "", "with space", 'a "quote"', "é", "-", "#"):
         written = read("--task=a.csv", f"--label={name}", f"--entity={name}", f"--features={name}")
