@@ -88,6 +88,7 @@ def test_a_file_of_ones_own_runs_where_it_lies(ranks: int, tmp_path: Path) -> No
 WRONG = (
     (["sorted_bathces"], "Did you mean 'sorted_batches'?"),
     (["sorted-batches"], "Did you mean 'sorted_batches'?"),
+    (["tasks"], "expected sorted_batches."),  # a file of that folder, but no experiment
     (["nowhere.py"], "expected a file that is there"),
     (["nothing.py"], "expected a file with EXPERIMENT"),
     (["clash.py"], "options: got out, expected names that are not the runner's"),
@@ -127,6 +128,12 @@ def test_and_by_one_rank_alone(arguments: list[str], message: str, files: Path) 
     assert done.returncode != 0
     assert done.stderr.count(message) == 1, done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_file_may_be_called_like_any_module(files: Path) -> None:
+    (files / "json.py").write_text(CODE)
+    assert find("json.py").question == find(f"{NAME}.py").question
+    assert sys.modules["json"] is json
 
 
 @pytest.mark.parametrize("ranks", [0, 3])

@@ -75,16 +75,19 @@ def find(name: str) -> Experiment[Any, Any]:
     """
     if name.endswith(".py"):
         module = _loaded(Path(name))
-    elif name in _files():
+        if not isinstance(getattr(module, "EXPERIMENT", None), Experiment):
+            raise ArgumentError(
+                "experiment",
+                got=f"{name}, which has none",
+                expected="a file with EXPERIMENT = Experiment(...)",
+                do="docs/howto/new_experiment.md shows one.",
+            )
+        return module.EXPERIMENT
+    if name in _files():
         module = importlib.import_module(f"{__package__}.{name}")
-    else:
-        raise unknown("experiment", name, every())
-    if not isinstance(found := getattr(module, "EXPERIMENT", None), Experiment):
-        raise ArgumentError(
-            "experiment", got=f"{name}, which has none", expected="a file with EXPERIMENT = Experiment(...)",
-            do="`syncbn-sim list` lists those there are.",
-        )  # fmt: skip
-    return found
+        if hasattr(module, "EXPERIMENT"):
+            return module.EXPERIMENT
+    raise unknown("experiment", name, every())
 
 
 def _files() -> list[str]:
@@ -92,10 +95,11 @@ def _files() -> list[str]:
 
 
 def _loaded(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
+    name = f"_own_{path.stem}"  # so that a file called json.py is not taken for json
+    spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None or not path.is_file():
         raise ArgumentError("experiment", got=path, expected="a file that is there", do="Is the path right?")
     module = importlib.util.module_from_spec(spec)
-    sys.modules[path.stem] = module  # where dataclasses and pickle look
+    sys.modules[name] = module  # where dataclasses and pickle look
     spec.loader.exec_module(module)
     return module

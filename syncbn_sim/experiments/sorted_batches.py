@@ -110,8 +110,8 @@ def run(comm: Communicator, config: Config, progress: Progress = SILENT, task: T
         raise ArgumentError(
             "task", got=repr(BOTH), expected="one task a run", do="`parts` makes one config each of it."
         )
-    start = time.perf_counter()
     task = task or (_own(comm, config, progress) if config.own else TASKS[config.task])
+    start = time.perf_counter()
     rows = config.rows or task.rows
     runs: dict[str, list[Run]] = {arm: [] for arm in config.arms}
     factors = {"arms": len(config.arms), "seeds": config.seeds}
