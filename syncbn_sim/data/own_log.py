@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from ..arrays import Array
-from ..errors import ArgumentError, MissingDependencyError
+from ..errors import ArgumentError, MissingDependencyError, check_choice
 from . import features
 from .columns import OnBytes, Table, complaint
 from .dataset import Dataset, Split
@@ -67,11 +67,8 @@ class Source(LogOptions):
     def __init__(self, path: str, *how: Any, **by_name: Any) -> None:
         object.__setattr__(self, "path", path)
         super().__init__(*how, **by_name)
-        for name, choices in (("missing", ("refuse", "impute", "drop")), ("decimal", (".", ","))):
-            if getattr(self, name) not in choices:
-                raise ArgumentError(
-                    name, got=repr(getattr(self, name)), expected=" or ".join(choices), do="See --help."
-                )
+        check_choice("missing", self.missing, ("refuse", "impute", "drop"))
+        check_choice("decimal", self.decimal, (".", ","))
         if self.width < 2:
             raise ArgumentError("width", got=self.width, expected="at least 2", do="Leave it out for 32.")
         if len(self.separator.encode()) != 1 or self.separator in '"\r\n':

@@ -16,7 +16,7 @@ from ..comm.base import Communicator
 from ..comm.ledger import Entry, LedgerCommunicator
 from ..data.dataset import Split
 from ..data.orders import ORDERS, batches, steps_per_epoch
-from ..errors import ArgumentError
+from ..errors import ArgumentError, check_choice
 from .arms import Arm
 from .tasks import Task, mlp
 
@@ -46,11 +46,8 @@ class Recipe:
     dtype: Literal["float32", "float64"] = "float32"
 
     def __post_init__(self) -> None:
-        for name, choices in (("optimizer", OPTIMIZERS), ("dtype", ("float32", "float64"))):
-            if getattr(self, name) not in choices:
-                raise ArgumentError(
-                    name, got=repr(getattr(self, name)), expected=" or ".join(choices), do="See --help."
-                )
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
+        check_choice("dtype", self.dtype, ("float32", "float64"))
         for name in ("seeds", "rows", "epochs"):
             value = getattr(self, name)
             if value is not None and (not isinstance(value, int) or value < 1):
