@@ -16,6 +16,7 @@ from conftest import ROOT, mpirun_command, run
 
 from syncbn_sim import cli
 from syncbn_sim.cli.options import Options, flat
+from syncbn_sim.data import LogOptions
 from syncbn_sim.experiments import every, find
 from syncbn_sim.experiments.norms import NORMS
 
@@ -174,6 +175,14 @@ def test_every_experiment_keeps_the_rules(name: str) -> None:
         assert re.search("[a-z]{3}", line[0].split("}", 1)[-1].removeprefix(f"--{option}")), (
             f"{option} is not explained"
         )
+
+
+def test_options_of_reading_a_log_are_the_same_wherever_one_is_read() -> None:
+    told = []
+    for arguments in (["inspect-log"], ["advise"], ["run", "sorted_batches"]):
+        page = re.sub(r"[\s│]+", " ", command(ROOT, *arguments, "--help").stdout)
+        told.append([re.search(rf"--{name} .*?\(default", page)[0] for name in flat(LogOptions())])
+    assert told[0] == told[1] == told[2]
 
 
 def test_experiments_are_found_without_what_only_drawing_and_commands_need() -> None:

@@ -65,9 +65,9 @@ def _on_rank(comm: Communicator, experiment: Experiment[C, R], parts: Sequence[C
 
 def _report(experiment: Experiment[C, R], results: Sequence[R], options: Options[C]) -> None:
     """Writes the run's folder, then prints the findings in words (or the JSON)."""
-    findings = "\n".join(experiment.conclusion(result) for result in results)
     if options.json:  # first of all: nothing that goes wrong with a figure or a disk must lose it
         print(result_json(results), end="", flush=True)
+    findings = "\n".join(experiment.conclusion(result) for result in results)
     title = experiment.name if experiment.title is None else experiment.title(options.experiment)
     try:
         files = {
