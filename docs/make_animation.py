@@ -19,10 +19,9 @@ from scipy.stats import gaussian_kde
 from syncbn_sim import data, nn, optim, train
 from syncbn_sim.comm import Communicator, launch
 from syncbn_sim.data.orders import ORDERS
-from syncbn_sim.experiments.arms import Arm
+from syncbn_sim.experiments.norms import COLOURS, NORMS
 from syncbn_sim.experiments.tasks import DIGITS, mlp
 from syncbn_sim.functional import batch_norm as F
-from syncbn_sim.report.plots import COLOURS
 
 OUT = Path(__file__).parent / "_static" / "syncbn.gif"
 RANKS, ROWS, SEEDS, EVERY = 8, 4, 5, 6
@@ -47,9 +46,7 @@ def accuracies(comm: Communicator, arm: str, seed: int) -> list[float]:
     """Test accuracy every few steps of a net trained on digits."""
     order, norm = arm.split("+")
     split = data.split_digits(*data.load_digits(), seed)
-    model = mlp(
-        64, 10, lambda width: Arm(order, norm).build_norm(width, DIGITS.momentum, "float32", comm), seed, "float32"
-    )
+    model = mlp(64, 10, lambda width: NORMS[norm].build(width, DIGITS.momentum, "float32", comm), seed, "float32")
     loss, optimizer = nn.CrossEntropyLoss(), optim.Adam(model.parameters(), lr=3e-3)
     mine = split.test.take(slice(comm.rank, None, comm.size))
     batches = data.epochs(ORDERS[order], split.train.entity, comm.rank, comm.size, ROWS, 100, [seed, 4], drop_last=True)

@@ -32,7 +32,7 @@ def three_arms(results: list[dict[str, Any]], sentences: str) -> str:
         cells = []
         for r in results:
             found, digits = r["arms"][arm][r["metric"]], HEADINGS[r["task"]][1]
-            mean, low, high = (f"{100 * value:.{digits}f}" for value in (found["mean"], *found["ci95"]))
+            mean, low, high = (f"{100 * value:.{digits}f}" for value in (found[end] for end in ("mean", "low", "high")))
             cells.append(f"{mean} [{low}, {high}]")
         rows.append([words, *cells])
     about = f"{results[0]['ranks']} ranks, {results[0]['config']['seeds']} seeds, 95 % intervals"

@@ -39,10 +39,11 @@ from syncbn_sim import data, nn, optim, train
 from syncbn_sim.comm import launch
 from syncbn_sim.experiments import sorted_batches
 from syncbn_sim.experiments.arms import Arm
+from syncbn_sim.experiments.norms import COLOURS, NORMS
 from syncbn_sim.experiments.tasks import mlp
 from syncbn_sim.functional import batch_norm as F
 from syncbn_sim.lessons import check, interact
-from syncbn_sim.report.plots import COLOURS, STYLE
+from syncbn_sim.report.plots import STYLE
 
 # %matplotlib inline
 plt.rcParams.update(STYLE)
@@ -103,14 +104,14 @@ config = sorted_batches.Config(
 result = launch(sorted_batches.run, RANKS, backend="lockstep", args=(config,))[0]
 accuracy = {arm: metrics["accuracy"] for arm, metrics in result.arms.items()}
 for arm, found in accuracy.items():
-    low, high = found.ci95
+    low, high = found.interval
     print(f"{arm:13} {100 * found.mean:5.1f} % right, 95 % interval [{100 * low:.1f}, {100 * min(high, 1):.1f}]")
 
 # %%
 for place, (arm, found) in enumerate(accuracy.items()):
     colour = COLOURS[Arm.parse(arm).norm]
     plt.barh(place, 100 * found.mean, color=colour, alpha=1.0 if arm.startswith("sorted") else 0.45)
-    plt.plot([100 * low_or_high for low_or_high in found.ci95], [place, place], color="black")
+    plt.plot([100 * low_or_high for low_or_high in found.interval], [place, place], color="black")
     plt.text(103, place, f"{100 * found.mean:.1f} %", va="center")
 plt.axvline(10, color="black", linewidth=1, linestyle=":")
 plt.yticks(range(len(accuracy)), accuracy)
@@ -226,7 +227,7 @@ interact(
 # %%
 def train_one(comm, norm, steps=150):
     """Trains on sorted rows; returns the accuracy on the last batches in training mode, and of the net in evaluation mode."""
-    model = mlp(64, 10, lambda width: Arm("sorted", norm).build_norm(width, 0.1, "float32", comm), 0, "float32")
+    model = mlp(64, 10, lambda width: NORMS[norm].build(width, 0.1, "float32", comm), 0, "float32")
     loss, optimizer = nn.CrossEntropyLoss(), optim.Adam(model.parameters(), lr=3e-3)
     epochs = data.epochs(data.sorted_by_entity, digits.entity, comm.rank, comm.size, ROWS, 10, [1], drop_last=True)
     batches, in_training = list(epochs)[:steps], []

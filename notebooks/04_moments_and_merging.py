@@ -34,10 +34,11 @@ import numpy as np
 
 from syncbn_sim import nn
 from syncbn_sim.comm import launch
+from syncbn_sim.experiments.norms import COLOURS
 from syncbn_sim.lessons import check, interact
-from syncbn_sim.report.plots import COLOURS, STYLE
+from syncbn_sim.report.plots import STYLE
 from syncbn_sim.stats import Moments, variance
-from syncbn_sim.stats.intervals import mean_interval
+from syncbn_sim.stats.estimates import mean_interval
 
 # %matplotlib inline
 plt.rcParams.update(STYLE)

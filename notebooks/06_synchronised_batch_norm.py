@@ -38,12 +38,13 @@ import numpy as np
 from syncbn_sim import data, nn, optim, train
 from syncbn_sim.comm import SerialCommunicator, launch, lockstep
 from syncbn_sim.comm.ledger import LedgerCommunicator
+from syncbn_sim.experiments.norms import COLOURS
 from syncbn_sim.experiments.tasks import mlp
 from syncbn_sim.functional import batch_norm as F
 from syncbn_sim.lessons import check, interact
-from syncbn_sim.report.plots import COLOURS, STYLE
+from syncbn_sim.report.plots import STYLE
 from syncbn_sim.stats import Moments
-from syncbn_sim.stats.intervals import mean_interval
+from syncbn_sim.stats.estimates import mean_interval
 
 # %matplotlib inline
 plt.rcParams.update(STYLE)

@@ -39,11 +39,12 @@ from syncbn_sim.comm import launch
 from syncbn_sim.data.request_log import user_activity
 from syncbn_sim.experiments import sorted_batches
 from syncbn_sim.experiments.arms import Arm
+from syncbn_sim.experiments.arms_table import table
+from syncbn_sim.experiments.norms import COLOURS
 from syncbn_sim.experiments.tasks import TASKS
 from syncbn_sim.lessons import check, interact
-from syncbn_sim.report.plots import COLOURS, STYLE
-from syncbn_sim.report.text import table
-from syncbn_sim.stats.intervals import mean_interval
+from syncbn_sim.report.plots import STYLE
+from syncbn_sim.stats.estimates import mean_interval
 
 # %matplotlib inline
 plt.rcParams.update(STYLE)

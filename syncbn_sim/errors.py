@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 
 class SyncBNError(Exception):
@@ -84,3 +84,9 @@ def unknown(subject: str, got: str, known: Iterable[str]) -> ArgumentError:
     near = difflib.get_close_matches(got, names, 1, 0.3)
     hint = f"Did you mean {near[0]!r}?" if near else "Choose one of those."
     return ArgumentError(subject, got=repr(got), expected=", ".join(names), do=hint)
+
+
+def check_choice(subject: str, value: str, choices: Collection[str]) -> None:
+    """Raises ArgumentError where a value is none of a few."""
+    if value not in choices:
+        raise ArgumentError(subject, got=repr(value), expected=" or ".join(choices), do="See --help.")

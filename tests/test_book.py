@@ -13,7 +13,8 @@ import pytest
 from conftest import ROOT, run
 from PIL import Image
 
-from syncbn_sim.report.plots import COLOURS
+from syncbn_sim.experiments import every
+from syncbn_sim.experiments.norms import COLOURS
 
 PAGES = [path for path in sorted((ROOT / "docs").rglob("*.md")) if "_build" not in path.parts]
 DOCUMENTS = [*PAGES, *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "mpi_examples/README.md"))]
@@ -124,6 +125,7 @@ def test_every_public_module_is_in_the_reference() -> None:
         "comm": {"calls", "wrapper", "threads", "lockstep", "hybrid", "mpi"},
         "nn": {"talker"},
         "data": {"columns", "text_file", "tables", "npz", "features", "gaps"},
+        "experiments": set(every()),  # each tells of itself: `syncbn-sim run NAME --help`
     }
     for folder in (
         "stats",

@@ -11,7 +11,7 @@ from syncbn_sim.comm import SerialCommunicator, launch
 from syncbn_sim.data import Log
 from syncbn_sim.experiments.result import difference
 from syncbn_sim.stats import Moments
-from syncbn_sim.stats.intervals import ratio_interval, t_quantile
+from syncbn_sim.stats.estimates import ratio_interval, t_quantile
 
 
 def test_the_interval_of_a_ratio_is_cochrans() -> None:
@@ -133,4 +133,4 @@ def test_difference_is_paired() -> None:
     found, each = difference(of, minus), of - minus
     half = t_quantile(2) * each.std(ddof=1) / 3**0.5
     assert found.mean == pytest.approx(0.4)
-    assert found.ci95 == (pytest.approx(0.4 - half), pytest.approx(0.4 + half))
+    assert found.interval == (pytest.approx(0.4 - half), pytest.approx(0.4 + half))

@@ -15,12 +15,12 @@ from syncbn_sim.comm import launch
 from syncbn_sim.data.orders import batches, sorted_by_entity
 from syncbn_sim.data.own_log import Source
 from syncbn_sim.diagnostics.inspect_log import Inspection, inspect
+from syncbn_sim.diagnostics.inspection import inspection_table, verdict
+from syncbn_sim.diagnostics.scatter import batch_means
 from syncbn_sim.errors import ArgumentError, CountError, DataError
 from syncbn_sim.experiments import sorted_batches
+from syncbn_sim.experiments.arms_table import table
 from syncbn_sim.experiments.tasks import own_task
-from syncbn_sim.report.inspection import inspection_table, verdict
-from syncbn_sim.report.plots import batch_means
-from syncbn_sim.report.text import table
 from syncbn_sim.stats.reading import behind
 
 SIZES = {

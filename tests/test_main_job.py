@@ -2,28 +2,30 @@
 
 from __future__ import annotations
 
-import importlib.util
 import json
 import re
 import sys
 import tomllib
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import ROOT, run, run_mpi
+from conftest import run, run_mpi
 
+from syncbn_sim.cli.options import Options, flat, read_options
 from syncbn_sim.comm import launch
 from syncbn_sim.errors import ArgumentError
 from syncbn_sim.experiments import sorted_batches
 from syncbn_sim.experiments.arms import ARMS
-from syncbn_sim.experiments.result import Share, recovery, summary
-from syncbn_sim.report import plots, progress
+from syncbn_sim.experiments.arms_figure import order_gap
+from syncbn_sim.experiments.arms_table import table
+from syncbn_sim.experiments.result import recovery, summary
+from syncbn_sim.experiments.sorted_batches import conclusion
+from syncbn_sim.report import progress
 from syncbn_sim.report.files import config_toml, write_run
-from syncbn_sim.report.text import sentence, table
+from syncbn_sim.stats.estimates import Estimate
 
-pytest.importorskip("tyro")
 Axes = pytest.importorskip("matplotlib.axes").Axes
 SCRIPT = "mpi_examples/train.py"
 QUICK = ["--task", "digits", "--epochs", "1", "--seeds", "2"]
@@ -67,7 +69,7 @@ def test_request_log_loses_auc_under_local_batch_norm_and_sync_recovers_most() -
     )
     result = launch(sorted_batches.run, 8, "threads", args=(config,))[0]
     assert result.differences["sorted+local"].mean <= -0.006
-    assert result.differences["sorted+local"].ci95[1] < 0
+    assert result.differences["sorted+local"].interval[1] < 0
     assert result.recovery.mean >= 0.60
 
 
@@ -98,7 +100,7 @@ def test_script_prints_a_table_and_a_sentence_and_writes_a_folder(backend: str, 
     assert all(f"\n{arm}" in stdout for arm in ARMS)
     for words in ("sorted - iid, points", "effective", "all-reduce a layer forward", "order alone costs", "Written to"):
         assert words in stdout
-    assert sorted(p.name for p in folder.iterdir()) == ["config.toml", "curves.png", "result.json"]
+    assert sorted(p.name for p in folder.iterdir()) == ["config.toml", "curves.png", "result.json", "tables.txt"]
     assert (folder / "curves.png").read_bytes()[:4] == b"\x89PNG"
     config = tomllib.loads((folder / "config.toml").read_text())
     assert config["ranks"] == 2
@@ -114,7 +116,7 @@ def test_result_json_has_its_fields(quick_runs: dict) -> None:
             summary = metrics["accuracy"]
             assert len(summary["values"]) == 2
             assert summary["mean"] == pytest.approx(np.mean(summary["values"]))
-            assert summary["ci95"][0] <= summary["mean"] <= summary["ci95"][1]
+            assert summary["low"] <= summary["mean"] <= summary["high"]
             assert 0 <= summary["mean"] <= 1
         assert set(task["sync"]) == {
             "allreduces_per_layer_forward",
@@ -143,7 +145,7 @@ def test_json_alone_on_stdout_and_config_file(tmp_path: Path) -> None:
     (task,) = json.loads(done.stdout)
     assert task["ranks"] == 2  # the command line wins over the file
     assert list(task["arms"]) == ["sorted+sync"]
-    assert task["arms"]["sorted+sync"]["accuracy"]["ci95"] is None
+    assert task["arms"]["sorted+sync"]["accuracy"]["low"] is None
     assert task["recovery"] is None
     assert len(list(out.iterdir())) == 1
 
@@ -208,12 +210,12 @@ def test_sentence_claims_a_gap_only_where_the_interval_does() -> None:
         ((-0.02, -0.01), "local batch norm falls from"),
         (None, "One seed: no interval, so no claim"),
     ):
-        judged = replace(result, differences={"sorted+local": Share(-0.015, interval)})
-        assert words in sentence(judged)
+        judged = replace(result, differences={"sorted+local": Estimate(-0.015, *(interval or (None, None)))})
+        assert words in conclusion(judged)
     without = replace(result, recovery=None, recovery_against_iid_local=None)
     assert "no clear gap between sorted+local and iid+sync" in table(without)
     fewer = replace(result, arms={arm: found for arm, found in result.arms.items() if arm != "iid+local"})
-    assert "the comparison needs" in sentence(fewer)
+    assert "the comparison needs" in conclusion(fewer)
 
 
 def test_diverged_nets_are_called_so(tmp_path: Path) -> None:
@@ -233,10 +235,10 @@ def test_out_must_not_be_a_file(tmp_path: Path) -> None:
     assert "expected a folder" in done.stderr
 
 
-def test_json_has_null_for_what_is_not_finite() -> None:
-    from syncbn_sim.report.files import _finite
+def test_json_has_null_for_what_is_not_plain() -> None:
+    from syncbn_sim.report.files import _plain
 
-    assert _finite({"a": [1.0, float("nan"), (float("inf"), "x", 2)]}) == {"a": [1.0, None, [None, "x", 2]]}
+    assert _plain({"a": [1.0, float("nan"), (float("inf"), "x", 2)]}) == {"a": [1.0, None, [None, "x", 2]]}
 
 
 def test_nothing_is_recovered_where_nothing_was_learned() -> None:
@@ -250,14 +252,14 @@ def test_nothing_is_recovered_where_nothing_was_learned() -> None:
 
 def test_intervals_stay_inside_what_is_possible_and_two_seeds_are_too_few() -> None:
     """The issue's own case: 67.37 [24.75, 109.99] from two seeds."""
-    assert summary([0.6402, 0.7072], "accuracy").ci95[1] == 1.0
-    assert summary([0.02, 0.08], "logloss").ci95[0] == 0.0
-    assert summary([0.9, 0.98], "r2").ci95[1] == 1.0
+    assert summary([0.6402, 0.7072], "accuracy").interval[1] == 1.0
+    assert summary([0.02, 0.08], "logloss").interval[0] == 0.0
+    assert summary([0.9, 0.98], "r2").interval[1] == 1.0
     wide = recovery(
         {"sorted+local": [0.19, 0.21], "sorted+sync": [0.5, 0.99], "iid+sync": [0.93, 0.95]}, "iid+sync", "auc"
     )
     whole = 0.94 - 0.2
-    assert wide.ci95 == (pytest.approx((0 - 0.2) / whole), pytest.approx((1 - 0.2) / whole))
+    assert wide.interval == (pytest.approx((0 - 0.2) / whole), pytest.approx((1 - 0.2) / whole))
 
 
 def test_every_arm_is_held_against_its_own_twin_and_every_norm_against_the_same_way() -> None:
@@ -269,6 +271,8 @@ def test_every_arm_is_held_against_its_own_twin_and_every_norm_against_the_same_
     for norm in ("sync", "none", "local"):
         expected = (values[f"sorted+{norm}"] - values[f"iid+{norm}"]).mean()
         assert result.differences[f"sorted+{norm}"].mean == pytest.approx(expected)
+        each = result.differences[f"sorted+{norm}"].values
+        assert each == pytest.approx(tuple(values[f"sorted+{norm}"] - values[f"iid+{norm}"]))
     assert "sorted+layer" not in result.differences  # its twin did not run
     way = (values["iid+sync"] - values["sorted+local"]).mean()
     assert set(result.recovery_of_others) == {"layer", "none"}
@@ -279,44 +283,46 @@ def test_every_arm_is_held_against_its_own_twin_and_every_norm_against_the_same_
     assert "over 2 seeds, that is over new splits of the same images" in text
     assert "2 seeds can't tell the spread between seeds" in text
     assert "at this learning rate (0.003, the same for all arms) and 2 epochs" in text
-    said = sentence(replace(result, order_cost_without_norm=Share(0.01, (0.005, 0.015)), recovery=None))
+    said = conclusion(replace(result, order_cost_without_norm=Estimate(0.01, 0.005, 0.015), recovery=None))
     assert "a worst case: nearly every local batch is of one class" in said
     assert "at another rate the loss can be smaller" in said
     mixed = {**result.behind, "sorted+local": replace(result.behind["sorted+local"], cluster_size=5.0)}
-    assert "worst case" not in sentence(replace(result, behind=mixed))
+    assert "worst case" not in conclusion(replace(result, behind=mixed))
 
 
-@pytest.fixture(scope="module")
-def train_script():
-    spec = importlib.util.spec_from_file_location("train_script", ROOT / SCRIPT)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules["train_script"] = module  # where dataclasses look
-    spec.loader.exec_module(module)
-    yield module
-    del sys.modules["train_script"]
+def read(*arguments: str) -> Options:
+    return read_options(sorted_batches.EXPERIMENT, list(arguments), "train.py")
 
 
-def test_our_own_config_file_is_read_back(train_script, tmp_path: Path) -> None:
+def test_names_are_separated_by_commas_or_spaces() -> None:
+    assert read("--arms", "iid+local,sorted+sync", "iid+none").experiment.arms == (
+        "iid+local",
+        "sorted+sync",
+        "iid+none",
+    )
+    assert read("--arms=iid+local,", "--features=age,colour").experiment.log.features == ("age", "colour")
+    assert read().experiment == sorted_batches.Config(task="both")
+
+
+def test_our_own_config_file_is_read_back(tmp_path: Path) -> None:
     for name in ("-x", "--label", "a=b", "", "with space", 'a "quote"', "é", "-", "#"):
-        written = train_script.read_options(
-            ["--task=a.csv", f"--label={name}", f"--entity={name}", f"--features={name}"]
-        )
-        kept = {key: value for key, value in asdict(written).items() if key not in ("json", "out")}
+        written = read("--task=a.csv", f"--label={name}", f"--entity={name}", f"--features={name}")
+        kept = {key: value for key, value in flat(written).items() if key not in ("json", "out")}
         (tmp_path / "config.toml").write_text(config_toml(kept))
-        read = train_script.read_options(["--config", str(tmp_path / "config.toml")])
-        assert replace(read, config=None) == written
-        assert read.label == name
+        again = read("--config", str(tmp_path / "config.toml"))
+        assert replace(again, config=None) == written
+        assert again.experiment.log.label == name
 
 
-def test_json_in_a_config_file_is_true_or_false(train_script, tmp_path: Path) -> None:
+def test_a_flag_in_a_config_file_is_true_or_false(tmp_path: Path) -> None:
     path = tmp_path / "config.toml"
     for value, expected in (("true", True), ("false", False)):
         path.write_text(f"json = {value}\n")
-        assert train_script.read_options(["--config", str(path)]).json is expected
+        assert read("--config", str(path)).json is expected
     for value in ('"no"', '"yes"', "0", "1", "[]"):
         path.write_text(f"json = {value}\n")
         with pytest.raises(ArgumentError, match=r"json: got .*expected true or false"):
-            train_script.read_options(["--config", str(path)])
+            read("--config", str(path))
 
 
 @pytest.mark.parametrize(("seconds_a_step", "told"), [(0.12, True), (7.0, True), (0.005, False)])
@@ -326,9 +332,8 @@ def test_a_long_training_is_announced(
     """By the pace of the first steps, once, before most of the time has gone."""
     clock = iter(np.arange(0.0, 1e6, seconds_a_step))
     monkeypatch.setattr(progress.time, "perf_counter", lambda: next(clock))
-    config = sorted_batches.Config(arms=("iid+local", "sorted+sync"), seeds=5)
     for show in (True, False):
-        with progress.training(config, show) as on_step:
+        with progress.Progress(bars=show).steps("digits", {"arms": 2, "seeds": 5}, "--arms, --seeds") as on_step:
             for done in range(1, 61):
                 on_step(done, 4000, "iid+local")
         minutes = round(4000 * seconds_a_step / 60)
@@ -347,7 +352,7 @@ def test_curves_carry_the_spread_of_the_seeds(monkeypatch: pytest.MonkeyPatch) -
         np.testing.assert_allclose(ends, [min(final), np.mean(final), max(final)])
     drawn = []
     monkeypatch.setattr(Axes, "fill_between", lambda axes, x, low, high, **style: drawn.append((x, low, high)))
-    plots.order_gap([result])
+    order_gap([result])
     for (x, low, high), curve in zip(drawn, result.curves.values(), strict=True):
         np.testing.assert_array_equal(x, curve["step"])
         np.testing.assert_allclose([low, high], [np.multiply(100, curve["low"]), np.multiply(100, curve["high"])])

@@ -13,9 +13,12 @@ from syncbn_sim.comm import SerialCommunicator, launch
 from syncbn_sim.comm.wrapper import Wrapper
 from syncbn_sim.data.orders import iid, sorted_by_entity
 from syncbn_sim.experiments import sorted_batches
-from syncbn_sim.experiments.result import Result, Share, recovery, summary
+from syncbn_sim.experiments.arms_table import table
+from syncbn_sim.experiments.metrics import METRICS
+from syncbn_sim.experiments.result import Result, recovery, summary
+from syncbn_sim.experiments.sorted_batches import conclusion
 from syncbn_sim.experiments.tasks import REQUESTS
-from syncbn_sim.report.text import sentence, table
+from syncbn_sim.stats.estimates import Estimate
 
 pytest.importorskip("scipy")
 RANKS, ROWS, EPOCHS, SEEDS = 2, 8, 2, 2
@@ -145,7 +148,7 @@ def test_the_share_of_synchronising_is_of_the_steps_that_synchronise(monkeypatch
 
 def test_what_chance_reaches_is_nothing_to_recover() -> None:
     values = {"sorted+local": [0.40, 0.41], "sorted+sync": [0.42, 0.43], "iid+sync": [0.48, 0.49]}
-    assert recovery(values, "iid+sync", "auc", chance=sorted_batches.CHANCE["auc"]) is None
+    assert recovery(values, "iid+sync", "auc", chance=METRICS["auc"].chance) is None
     assert (
         recovery({arm: [v + 0.1 for v in found] for arm, found in values.items()}, "iid+sync", "auc", 0.5) is not None
     )
@@ -180,11 +183,11 @@ def test_the_tables_digits(found: Result) -> None:
 def test_every_line_below_the_table_has_its_own_figures(found: Result) -> None:
     result = replace(
         worded(found, **MEANS),
-        recovery=Share(0.81, (0.7, 0.9)),
-        recovery_against_iid_local=Share(0.94, (0.85, 1.05)),
+        recovery=Estimate(0.81, 0.7, 0.9),
+        recovery_against_iid_local=Estimate(0.94, 0.85, 1.05),
         rank0_statistics={"sorted+local": {"auc": summary([0.66, 0.66, 0.66], "auc")}},
         sync=replace(found.sync, share_of_step=0.371),
-        order_cost_without_norm=Share(0.0123, (-0.001, 0.02)),
+        order_cost_without_norm=Estimate(0.0123, -0.001, 0.02),
     )
     text = table(result)
     for words in (
@@ -200,20 +203,20 @@ def test_every_line_below_the_table_has_its_own_figures(found: Result) -> None:
 def test_the_sentence_says_no_more_than_its_intervals(found: Result) -> None:
     result = replace(
         worded(found, **MEANS),
-        differences={"sorted+local": Share(-0.0778, (-0.08, -0.07))},
-        recovery=Share(0.81, (0.7, 0.9)),
-        order_cost_without_norm=Share(0.0123, (-0.001, 0.02)),
+        differences={"sorted+local": Estimate(-0.0778, -0.08, -0.07)},
+        recovery=Estimate(0.81, 0.7, 0.9),
+        order_cost_without_norm=Estimate(0.0123, -0.001, 0.02),
     )
-    said = sentence(result)
+    said = conclusion(result)
     assert "local batch norm falls from 81.11 % to 73.33 % AUC" in said
     assert "it reaches 80.44 %" in said
     assert "SyncBN on shuffled data reaches 82.22 %: so it wins back 81 % [70, 90] of the way there" in said
     assert "points to the same order" not in said  # that interval covers 0
-    clear = replace(result, order_cost_without_norm=Share(0.0123, (0.001, 0.02)))
-    assert "A net without normalisation loses 1.23 [0.10, 2.00] points to the same order" in sentence(clear)
-    gain = replace(result, differences={"sorted+local": Share(0.02, (0.01, 0.03))})
-    assert "sorting is not your problem" not in sentence(gain)  # an effect, if an odd one
-    wide = replace(result, differences={"sorted+local": Share(-0.02, (-0.06, 0.004))})
-    assert "cannot tell whether sorting hurts" in sentence(wide)
+    clear = replace(result, order_cost_without_norm=Estimate(0.0123, 0.001, 0.02))
+    assert "A net without normalisation loses 1.23 [0.10, 2.00] points to the same order" in conclusion(clear)
+    gain = replace(result, differences={"sorted+local": Estimate(0.02, 0.01, 0.03)})
+    assert "sorting is not your problem" not in conclusion(gain)  # an effect, if an odd one
+    wide = replace(result, differences={"sorted+local": Estimate(-0.02, -0.06, 0.004)})
+    assert "cannot tell whether sorting hurts" in conclusion(wide)
     alone = {arm: found for arm, found in result.arms.items() if arm != "iid+local"}
-    assert "Of the arms that ran, iid+sync reaches the best AUC, 82.22 %" in sentence(replace(result, arms=alone))
+    assert "Of the arms that ran, iid+sync reaches the best AUC, 82.22 %" in conclusion(replace(result, arms=alone))

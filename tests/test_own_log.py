@@ -17,10 +17,10 @@ from syncbn_sim import data
 from syncbn_sim.comm import launch
 from syncbn_sim.data import Source, read_log
 from syncbn_sim.diagnostics.inspect_log import inspect
+from syncbn_sim.diagnostics.inspection import worst
 from syncbn_sim.errors import ArgumentError, DataError
 from syncbn_sim.experiments import sorted_batches
 from syncbn_sim.experiments.tasks import own_task
-from syncbn_sim.report.inspection import worst
 
 SCRIPT = "mpi_examples/train.py"
 
@@ -351,6 +351,7 @@ def test_real_data_end_to_end(name: str, metric: str, backend: str, tmp_path: Pa
     (result,) = json.loads((folder / "result.json").read_text())
     assert set(result["arms"]["sorted+sync"]) >= {metric}
     assert 0.4 < result["arms"]["iid+sync"][metric]["mean"] <= 1
+    assert (result["config"]["log"]["label"], result["config"]["log"]["entity"]) == ("diagnosis", "clinic")
     again = run([sys.executable, SCRIPT, "--config", str(folder / "config.toml"), "--json", "--out", str(out)])
     assert again.returncode == 0, again.stderr
     assert json.loads(again.stdout)[0]["config"]["rows"] == 4

@@ -14,22 +14,21 @@ from syncbn_sim.cluster.links import parse_topology
 from syncbn_sim.cluster.networks import network_named
 from syncbn_sim.cluster.step_cost import WIRE_FORMATS, step_cost
 from syncbn_sim.diagnostics.inspect_log import inspect
+from syncbn_sim.diagnostics.scatter import batch_means
+from syncbn_sim.experiments import arms_figure
 from syncbn_sim.report import plots
+from syncbn_sim.stats.estimates import Estimate
 
 
 def drawn(by_arm: dict[str, float]) -> tuple[Figure, list[tuple[float, float]]]:
     """The picture of differences of these sizes (in points), and where each mean stands, in pixels."""
     rng = np.random.default_rng(0)
     values = {arm: difference / 100 + 0.001 * rng.normal(size=5) for arm, difference in by_arm.items()}
-    shares = {
-        arm: SimpleNamespace(mean=v.mean(), ci95=(v.mean() - 0.001, v.mean() + 0.001)) for arm, v in values.items()
-    }
-    arms = {arm: {"auc": SimpleNamespace(values=v)} for arm, v in values.items()}
-    arms |= {f"iid+{norm}": {"auc": SimpleNamespace(values=np.zeros(5))} for norm in ("local", "sync", "layer", "none")}
+    shares = {arm: Estimate(v.mean(), v.mean() - 0.001, v.mean() + 0.001, tuple(v)) for arm, v in values.items()}
     figure = Figure(figsize=(5.5, 4.6), layout="constrained")
     FigureCanvasAgg(figure)
     axes = figure.subplots()
-    plots._differences(axes, SimpleNamespace(metric="auc", differences=shares, arms=arms, config={"seeds": 5}))
+    arms_figure._differences(axes, SimpleNamespace(metric="auc", differences=shares, config={"seeds": 5}))
     figure.canvas.draw()
     means = [(100 * share.mean, place) for place, share in enumerate(shares.values())]
     return figure, [tuple(point) for point in axes.transData.transform(means)]
@@ -153,15 +152,16 @@ def test_long_names_are_not_cut(kept: list[Figure]) -> None:
     entity = np.repeat(np.arange(100), 20)
     x = np.random.default_rng(0).normal(size=(100, 1))[entity] + 0.1 * np.random.default_rng(1).normal(size=(2000, 1))
     name = "a_very_long_name_of_a_column_that_somebody_has_exported_from_somewhere"
-    plots.batch_means(inspect(x, [name], entity, f"{name}_key", 32, 8))
+    batch_means(inspect(x, [name], entity, f"{name}_key", 32, 8))
     assert text_is_whole(kept[0])
 
 
 def curves_of(**last: float) -> SimpleNamespace:
     """A result whose arms end here, as fractions, in three seeds."""
     arms = {arm.replace("_", "+"): np.array([value, value + 0.001, value + 0.002]) for arm, value in last.items()}
-    change = float((arms["sorted+local"] - arms["iid+local"]).mean())
-    shares = {"sorted+local": SimpleNamespace(mean=change, ci95=(change - 0.01, change + 0.01))}
+    changes = arms["sorted+local"] - arms["iid+local"]
+    mean = float(changes.mean())
+    shares = {"sorted+local": Estimate(mean, mean - 0.01, mean + 0.01, changes.tolist())}
     return SimpleNamespace(
         task="own", metric="r2", ranks=2, rows_are="rows", sorted_by="user", recovery=None, config={"rows": 8, "seeds": 3},
         differences=shares, arms={arm: {"r2": SimpleNamespace(values=v)} for arm, v in arms.items()},
@@ -171,7 +171,7 @@ def curves_of(**last: float) -> SimpleNamespace:
 
 
 def test_one_lost_arm_does_not_squash_the_curves_of_the_rest(kept: list[Figure]) -> None:
-    plots.order_gap([curves_of(iid_local=0.6, sorted_local=-99.0, sorted_sync=0.5)])
+    arms_figure.order_gap([curves_of(iid_local=0.6, sorted_local=-99.0, sorted_sync=0.5)])
     axes = kept[0].axes[0]
     ends = {arm: axes.transData.transform((2, y))[1] for arm, y in (("iid", 60), ("sync", 50), ("local", -9900))}
     height = axes.get_window_extent().height
@@ -183,7 +183,7 @@ def test_one_lost_arm_does_not_squash_the_curves_of_the_rest(kept: list[Figure])
 
 
 def test_an_arm_that_has_diverged_leaves_the_picture_of_the_others(kept: list[Figure]) -> None:
-    plots.order_gap([curves_of(iid_local=0.6, sorted_local=np.nan, sorted_sync=0.5)])
+    arms_figure.order_gap([curves_of(iid_local=0.6, sorted_local=np.nan, sorted_sync=0.5)])
     left, right = kept[0].axes
     assert left.get_yscale() == right.get_xscale() == "linear"
     low, high = left.get_ylim()

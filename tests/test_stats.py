@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from syncbn_sim import stats
 from syncbn_sim.errors import ArgumentError, CountError, DtypeError, ShapeError
 from syncbn_sim.stats import Moments, running, variance
-from syncbn_sim.stats.intervals import mean_interval, ratio_interval, t_quantile
+from syncbn_sim.stats.estimates import mean_interval, ratio_interval, t_quantile
 
 RNG = np.random.default_rng(0)
 
@@ -191,12 +191,14 @@ def test_intervals() -> None:
     pytest.importorskip("scipy")
     assert t_quantile(4) == pytest.approx(2.776, abs=1e-3)
     i = mean_interval([1.0, 2.0, 3.0])
+    assert (i.values, i.interval) == ((1.0, 2.0, 3.0), (i.low, i.high))
     assert (i.mean, i.low, i.high) == (
         2.0,
         pytest.approx(2 - 4.3027 / math.sqrt(3), abs=1e-3),
         pytest.approx(2 + 4.3027 / math.sqrt(3), abs=1e-3),
     )
     assert mean_interval([1.0]).low is None
+    assert mean_interval([1.0]).interval is None
     share = ratio_interval([1.6, 1.9, 1.78], [2.0, 2.2, 2.4])
     assert share is not None
     assert share.mean == pytest.approx(0.8)

@@ -8,12 +8,12 @@ from ..cluster.advice import Job
 from ..cluster.links import parse_topology
 from ..cluster.networks import network_named
 from ..cluster.step_cost import step_cost
+from ..diagnostics.inspection import cautions
 from ..errors import ArgumentError
 from ..report.advice import advice
-from ..report.inspection import cautions
 from ..stats.reading import Reading, behind, sorted_reading
 from .arguments import whole
-from .logs import LogReading
+from .logs import LogReading, inspected, read
 
 
 def advise(
@@ -56,8 +56,7 @@ def advise(
                 "advise", got="--data with --entity-rows, --entities or --icc", expected="one or the other",
                 do="Leave them out: they are measured in the log.",
             )  # fmt: skip
-        found_log = log.read(data)
-        found = log.inspected(found_log, rows, devices)
+        found = inspected(read(data, log), log, rows, devices)
         order, icc = found.orders["as it stands"].reading, found.mean_correlation
         print(f"Measured in {data}, in the order in which it stands: mean correlation over columns {icc:.3f}.")
         print("\n".join(cautions(found)), end="\n\n")

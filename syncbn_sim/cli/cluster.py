@@ -12,6 +12,7 @@ from ..cluster.step_cost import WIRE_FORMATS, step_cost, where_all_gather_loses
 from ..errors import ArgumentError
 from ..report.cluster import cluster_table, left_out
 from ..report.files import check_writable, write_figure
+from ..report.plots import cluster_share, space_time
 from .arguments import whole
 
 MOST_DRAWN = 64  # ranks
@@ -21,7 +22,7 @@ def cluster(
     model: str = "resnet50",
     link: str = "roce-25g",
     topology: str = "",
-    devices: tuple[str, ...] = ("8,64,512,4096,65536",),
+    devices: tuple[str, ...] = ("8", "64", "512", "4096", "65536"),
     compute_ms: float = 100.0,
     figure: str = "cluster.png",
 ) -> None:
@@ -39,7 +40,7 @@ def cluster(
     if not compute_ms > 0:
         raise ArgumentError("compute-ms", got=compute_ms, expected="above 0", do="How long does a step take?")
     chosen, channels = parse_topology(topology, link), network_named(model)
-    counts = [whole(text, "devices") for part in devices for text in part.split(",") if text]
+    counts = [whole(text, "devices") for text in devices]
     costs = {wire: {p: step_cost(channels, p, chosen, wire) for p in counts} for wire in WIRE_FORMATS}
     loses = where_all_gather_loses(channels, chosen)
     finding = (
@@ -47,8 +48,6 @@ def cluster(
         if loses
         else "the all-gather does not lose up to 65,536 devices"
     )
-    from ..report.plots import cluster_share
-
     over = f"{topology}, {link}" if topology else link
     png = cluster_share(costs, compute_ms / 1e3, f"{model} over {over}, {compute_ms:g} ms of compute:\n{finding}")
     print(f"{model}: {len(channels)} batch norms, {sum(channels):,} channels; {over}: {chosen.source}.")
@@ -78,7 +77,6 @@ def schedules(ranks: int = 8, elements: int = 129, out: str = ".") -> None:
     """
     from ..cluster.recorded import record
     from ..comm.schedules import SCHEDULES, cost
-    from ..report.plots import space_time
 
     whole(ranks, "ranks")
     whole(elements, "elements")

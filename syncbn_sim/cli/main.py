@@ -2,37 +2,41 @@
 
 from __future__ import annotations
 
-import os
 import sys
 
 import tyro
 
-from ..errors import SyncBNError
+from ..experiments import find
 from .advise import advise
 from .cluster import cluster, schedules
 from .logs import inspect_log
+from .options import COMMAS, errors_told, one_voice
+from .run import experiments, run, run_experiment
 
 
 def main() -> None:
     """Reads the command line and runs what it names."""
-    try:
-        tyro.extras.subcommand_cli_from_dict(
-            {
-                "inspect-log": inspect_log,
-                "cluster": cluster,
-                "advise": advise,
-                "schedules": schedules,
-                "version": version,
-            },
-            prog="syncbn-sim",
-            description="Look inside batch normalisation over ranks.",
-        )
-    except KeyboardInterrupt:
-        sys.exit("interrupted: nothing was written")
-    except BrokenPipeError:  # `| head`: what is left to say has nowhere to go, at exit neither
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except SyncBNError as error:
-        sys.exit(f"syncbn-sim: {error}")
+    with errors_told("syncbn-sim"):
+        match sys.argv[1:]:
+            case ["run", name, *arguments] if not name.startswith("-"):
+                run_experiment(find(name), arguments, f"syncbn-sim run {name}")
+            case arguments:
+                with one_voice():
+                    tyro.extras.subcommand_cli_from_dict(
+                        {
+                            "list": experiments,
+                            "run": run,
+                            "inspect-log": inspect_log,
+                            "cluster": cluster,
+                            "advise": advise,
+                            "schedules": schedules,
+                            "version": version,
+                        },
+                        prog="syncbn-sim",
+                        description="Look inside batch normalisation over ranks.",
+                        args=arguments,
+                        registry=COMMAS,
+                    )
 
 
 def version() -> None:

@@ -10,11 +10,7 @@ from ..errors import ArgumentError
 from ..stats.reading import Behind, Reading, behind, readers_needed
 from .step_cost import CHEAP, StepCost
 
-ENOUGH = 16  # effective rows behind a mean
-WHY_ENOUGH = (
-    "a convention, from Wu & He (2018), figure 1: with 16 images per device batch norm's error is 23.7 %, with 32 it is 23.6; "
-    "with 8, 24.8; with 4, 27.3"
-)
+ENOUGH = 16  # effective rows behind a mean: a convention (`report.advice.WHY_ENOUGH`)
 AS_SHUFFLED = 0.05  # a design effect so near to 1 is not told from 1
 LARGEST = 1 << 20  # rows of a window or batch that is still thought of
 

@@ -3,12 +3,13 @@
 from .dataset import Dataset, Split, share
 from .digits import load_digits, split_digits
 from .orders import batches, epochs, iid, sorted_by_entity, steps_per_epoch
-from .own_log import Log, Source, read_log
+from .own_log import Log, LogOptions, Source, read_log
 from .request_log import request_log
 
 __all__ = [
     "Dataset",
     "Log",
+    "LogOptions",
     "Source",
     "Split",
     "batches",

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from ..arrays import Array
-from ..errors import ArgumentError, MissingDependencyError
+from ..errors import ArgumentError, MissingDependencyError, check_choice
 from . import features
 from .columns import OnBytes, Table, complaint
 from .dataset import Dataset, Split
@@ -26,16 +27,16 @@ FAR = 1e6  # sd; farther out than any value can be among the training rows
 
 
 @dataclass(frozen=True)
-class Source:
-    r"""Where a log stands and how to read it.
+class LogOptions:
+    r"""How a log of your own is read.
 
     Attributes:
-        path: delimited text with a header (.csv, .tsv or any other name), .parquet, .ndjson or .jsonl; text also
-            compressed (.gz, .zst). Or .npz with arrays x, y, entity.
-        label: column to predict; empty: there is none, the log is only to be measured.
-        entity: column of the key by which rows belong together (user, session, site). Keys are compared as texts: 007 is
-            not 7, but white space around them does not count.
-        features: columns to learn from; empty: all others, but those that look like dates or identifiers.
+        label: column to predict; empty: there is none, the log is only to be measured. Two values: AUC and log loss; a few:
+            accuracy; numbers: R^2.
+        entity: column of the key by which rows belong together (user, session, site); "sorted" means sorted by it. Keys are
+            compared as texts: 007 is not 7, but white space around them does not count.
+        features: columns to learn from, separated by commas or spaces; empty: all others, but those that look like dates or
+            identifiers.
         missing: "refuse" missing values, "impute" them (numbers by the training mean, text as a category of its own), or
             "drop" the rows that have one in the label, the key or a feature.
         width: columns for a text feature: one-hot up to that many different texts, hashed into so many beyond.
@@ -43,21 +44,31 @@ class Source:
         decimal: "." or ",", before the decimals of numbers.
     """
 
-    path: str
     label: str = ""
     entity: str = ""
     features: tuple[str, ...] = ()
-    missing: str = "refuse"
+    missing: Literal["refuse", "impute", "drop"] = "refuse"
     width: int = 32
     delimiter: str = ""
-    decimal: str = "."
+    decimal: Literal[".", ","] = "."
 
-    def __post_init__(self) -> None:
-        for name, choices in (("missing", ("refuse", "impute", "drop")), ("decimal", (".", ","))):
-            if getattr(self, name) not in choices:
-                raise ArgumentError(
-                    name, got=repr(getattr(self, name)), expected=" or ".join(choices), do="See --help."
-                )
+
+@dataclass(frozen=True, init=False)
+class Source(LogOptions):
+    """Where a log stands and how to read it: `Source(path, label, entity, ...)`.
+
+    Attributes:
+        path: delimited text with a header (.csv, .tsv or any other name), .parquet, .ndjson or .jsonl; text also
+            compressed (.gz, .zst). Or .npz with arrays x, y, entity.
+    """
+
+    path: str = ""
+
+    def __init__(self, path: str, *how: Any, **by_name: Any) -> None:
+        object.__setattr__(self, "path", path)
+        super().__init__(*how, **by_name)
+        check_choice("missing", self.missing, ("refuse", "impute", "drop"))
+        check_choice("decimal", self.decimal, (".", ","))
         if self.width < 2:
             raise ArgumentError("width", got=self.width, expected="at least 2", do="Leave it out for 32.")
         if len(self.separator.encode()) != 1 or self.separator in '"\r\n':

@@ -1,5 +1,14 @@
-"""One question a file: Config -> run() -> Result."""
+"""One question a file: Config -> run() -> Result, with a table, a figure and a conclusion. Imported when asked for by name."""
 
-from . import sorted_batches
+from importlib import import_module
+from types import ModuleType
 
-__all__ = ["sorted_batches"]
+from .experiment import Experiment, every, find
+
+__all__ = ["Experiment", "every", "find", "sorted_batches"]
+
+
+def __getattr__(name: str) -> ModuleType:
+    if name in __all__:
+        return import_module(f"{__name__}.{name}")
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,26 +1,17 @@
-"""The arms of the comparison: an order of the data joined with a kind of normalisation."""
+"""The arms of a comparison: an order of the data joined with a kind of normalisation."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-from .. import nn
-from ..comm.base import Communicator
 from ..data.orders import ORDERS
 from ..errors import unknown
+from .norms import NORMS, Norm
 
-NORMS = ("local", "sync", "averaged", "layer", "none")
+# Norms of batches first, order by order; then the others, norm by norm.
 ARMS = (
-    "iid+local",
-    "iid+sync",
-    "iid+averaged",
-    "sorted+local",
-    "sorted+sync",
-    "sorted+averaged",
-    "iid+layer",
-    "sorted+layer",
-    "iid+none",
-    "sorted+none",
+    *(f"{order}+{name}" for order in ORDERS for name, norm in NORMS.items() if norm.uses_batch),
+    *(f"{order}+{name}" for name, norm in NORMS.items() if not norm.uses_batch for order in ORDERS),
 )
 
 
@@ -49,17 +40,11 @@ class Arm:
         return f"{self.order}+{self.norm}"
 
     @property
+    def row(self) -> Norm:
+        """Its row in the table of norms."""
+        return NORMS[self.norm]
+
+    @property
     def iid_twin(self) -> str:
         """The arm this one is compared with: the same norm on shuffled data."""
         return f"iid+{self.norm}"
-
-    def build_norm(self, width: int, momentum: float, dtype: str, comm: Communicator) -> nn.Module | None:
-        """The norm layer, talking over `comm` if it talks at all."""
-        if self.norm == "none":
-            return None
-        if self.norm == "layer":
-            return nn.LayerNorm(width, dtype=dtype)
-        if self.norm == "local":
-            return nn.BatchNorm(width, momentum=momentum, dtype=dtype)
-        kind = nn.SyncBatchNorm if self.norm == "sync" else nn.AveragedBatchNorm
-        return kind(width, momentum=momentum, dtype=dtype, comm=comm)

@@ -8,34 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from ..stats.intervals import Interval, mean_interval, ratio_interval
+from ..stats.estimates import Estimate, mean_interval, ratio_interval
 from ..stats.reading import Behind
-
-# What a metric can be at all: intervals end there.
-POSSIBLE = {
-    "accuracy": (0.0, 1.0),
-    "auc": (0.0, 1.0),
-    "logloss": (0.0, np.inf),
-    "ne": (0.0, np.inf),
-    "r2": (-np.inf, 1.0),
-}
-
-
-@dataclass(frozen=True)
-class Summary:
-    """A metric over seeds, as fractions; ci95, None for a single seed, stays inside what the metric can be."""
-
-    mean: float
-    ci95: tuple[float, float] | None
-    values: list[float]
-
-
-@dataclass(frozen=True)
-class Share:
-    """A share or difference with its 95 % interval."""
-
-    mean: float
-    ci95: tuple[float, float] | None
+from .metrics import METRICS
 
 
 @dataclass(frozen=True)
@@ -72,13 +47,13 @@ class Result:
     backend: str
     seconds: float
     config: dict[str, Any]
-    arms: dict[str, dict[str, Summary]]
-    differences: dict[str, Share]
-    recovery: Share | None
-    recovery_against_iid_local: Share | None
-    recovery_of_others: dict[str, Share]
-    order_cost_without_norm: Share | None
-    rank0_statistics: dict[str, dict[str, Summary]]
+    arms: dict[str, dict[str, Estimate]]
+    differences: dict[str, Estimate]
+    recovery: Estimate | None
+    recovery_against_iid_local: Estimate | None
+    recovery_of_others: dict[str, Estimate]
+    order_cost_without_norm: Estimate | None
+    rank0_statistics: dict[str, dict[str, Estimate]]
     intra_class_correlation: float
     correlation_of: str
     behind: dict[str, Behind]
@@ -86,27 +61,25 @@ class Result:
     curves: dict[str, dict[str, list[float]]]
 
 
-def summary(values: Sequence[float], metric: str) -> Summary:
-    """Mean, interval and values over seeds."""
-    interval = mean_interval(values, *POSSIBLE[metric])
-    return Summary(interval.mean, _ci95(interval), list(values))
+def summary(values: Sequence[float], metric: str) -> Estimate:
+    """Of a metric over seeds, as fractions; the interval stays inside what the metric can be."""
+    return mean_interval(values, METRICS[metric].least, METRICS[metric].most)
 
 
-def difference(of: Sequence[float], minus: Sequence[float]) -> Share:
+def difference(of: Sequence[float], minus: Sequence[float]) -> Estimate:
     """Of - minus, paired over seeds."""
-    interval = mean_interval(np.subtract(of, minus).tolist())
-    return Share(interval.mean, _ci95(interval))
+    return mean_interval(np.subtract(of, minus).tolist())
 
 
 def recovery(
     values: dict[str, list[float]], reference: str, metric: str, chance: float = -np.inf, norm: str = "sync"
-) -> Share | None:
+) -> Estimate | None:
     """(sorted+norm - sorted+local) / (reference - sorted+local), paired over seeds.
 
     Args:
         values: the metric by arm, one number per seed.
         reference: the arm that counts as whole.
-        metric: its name, of `POSSIBLE`.
+        metric: its name, of `METRICS`.
         chance: what a net that has learned nothing reaches.
         norm: whose share is asked for.
 
@@ -115,15 +88,10 @@ def recovery(
     """
     if not {f"sorted+{norm}", "sorted+local", reference} <= set(values) or np.mean(values[reference]) <= chance:
         return None
-    local, (least, most) = values["sorted+local"], POSSIBLE[metric]
-    interval = ratio_interval(
+    local, possible = values["sorted+local"], METRICS[metric]
+    return ratio_interval(
         np.subtract(values[f"sorted+{norm}"], local).tolist(),
         np.subtract(values[reference], local).tolist(),
-        least - float(np.mean(local)),
-        most - float(np.mean(local)),
+        possible.least - float(np.mean(local)),
+        possible.most - float(np.mean(local)),
     )
-    return None if interval is None else Share(interval.mean, _ci95(interval))
-
-
-def _ci95(interval: Interval) -> tuple[float, float] | None:
-    return None if interval.low is None or interval.high is None else (interval.low, interval.high)

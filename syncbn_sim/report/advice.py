@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
-from ..cluster.advice import AS_SHUFFLED, ENOUGH, WHY_ENOUGH, Job
+from ..cluster.advice import AS_SHUFFLED, ENOUGH, Job
 from ..cluster.links import Link, Topology
 from ..cluster.step_cost import CHEAP, StepCost
 from ..stats.reading import Behind, MeasuredReading
 from .cluster import left_out
+
+WHY_ENOUGH = (
+    "a convention, from Wu & He (2018), figure 1: with 16 images per device batch norm's error is 23.7 %, with 32 it is 23.6; "
+    "with 8, 24.8; with 4, 27.3"
+)
 
 
 def advice(job: Job, link: Link | Topology) -> list[str]:

@@ -11,20 +11,24 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from ..errors import DataError
-from ..experiments.result import Result
 
 
-def result_json(results: Sequence[Result]) -> str:
-    """result.json: a list of one object a task. What is not finite (a net that has diverged) is null."""
-    return json.dumps([_finite(asdict(result)) for result in results], indent=1, allow_nan=False) + "\n"
+def result_json(results: Sequence[Any]) -> str:
+    """result.json: a list of one object per result, a dataclass. What is not finite (a net that has diverged) is null."""
+    return json.dumps([_plain(asdict(result)) for result in results], indent=1, allow_nan=False) + "\n"
 
 
-def _finite(value: Any) -> Any:
+def _plain(value: Any) -> Any:
+    """What JSON has: numbers of NumPy as Python's, arrays as lists."""
+    if isinstance(value, np.ndarray | np.generic):
+        value = value.tolist()
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [_plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 

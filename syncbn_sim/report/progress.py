@@ -1,59 +1,112 @@
-"""Progress bars, on stderr: over reading a file, in bytes, and over training, in steps."""
+"""What a run tells while it runs: bars on stderr, over reading a file and over steps, and words on stdout."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import dataclass, field
+from math import prod
 from pathlib import Path
-
-from ..experiments.sorted_batches import Config, OnStep
+from types import MappingProxyType
+from typing import Protocol
 
 ENOUGH_STEPS, ENOUGH_SECONDS = 50, 3.0  # to tell the pace, whichever comes first
 LONG = 30.0  # seconds
+NO_FACTORS: Mapping[str, int] = MappingProxyType({})
 
 
-@contextmanager
-def reading(path: str, show: bool = True) -> Iterator[Callable[[int], None]]:
-    """Yields a function to call with the number of bytes read so far."""
-    from tqdm import tqdm
+class OnStep(Protocol):
+    """Told after each step."""
 
-    total = Path(path).stat().st_size if Path(path).exists() else None
-    with tqdm(
-        desc=f"reading {Path(path).name}", total=total, unit="B", unit_scale=True, leave=False, disable=not show
-    ) as bar:
-        yield lambda done: bar.update(done - bar.n) and None
+    def __call__(self, done: int, total: int, what: str = "") -> None:
+        """Steps done, steps in all, and of what."""
 
 
-@contextmanager
-def training(config: Config, show: bool = True) -> Iterator[OnStep]:
-    """Yields a function to call after each step; once the pace is known, it says how long a long training will take."""
-    from tqdm import tqdm
+@dataclass(frozen=True)
+class Progress:
+    """What a run may tell: nothing, unless it is asked to.
 
-    first, told = 0.0, False
-    with tqdm(desc=config.task, unit="step", disable=not show, leave=False, mininterval=0.3) as bar:
+    Attributes:
+        bars: whether bars are shown.
+        words: whether words are printed.
+    """
 
-        def on_step(done: int, total: int, arm: str) -> None:
-            nonlocal first, told
-            now = time.perf_counter()
-            if done == 1:
-                first = now
-                bar.reset()
-            elif show and not told and (done > ENOUGH_STEPS or now - first > ENOUGH_SECONDS):
-                told = True
-                seconds = (now - first) / (done - 1) * total
-                if seconds > LONG:
-                    bar.write(_announced(config, total, seconds), file=bar.fp)
-            bar.total = total  # of a user's own log it depends a little on the seed: the split is by entity
-            bar.set_postfix_str(arm, refresh=False)
-            bar.update(done - bar.n)
+    bars: bool = False
+    words: bool = False
 
-        yield on_step
+    def say(self, text: str) -> None:
+        """Prints a paragraph at once."""
+        if self.words:
+            print(text, "", sep="\n", flush=True)
+
+    @contextmanager
+    def reading(self, path: str) -> Iterator[Callable[[int], None]]:
+        """Yields a function to call with the number of bytes of a file that have been read so far."""
+        if not self.bars:
+            yield lambda done: None
+            return
+        from tqdm import tqdm
+
+        total = Path(path).stat().st_size if Path(path).exists() else None
+        with tqdm(desc=f"reading {Path(path).name}", total=total, unit="B", unit_scale=True, leave=False) as bar:
+            yield lambda done: bar.update(done - bar.n) and None
+
+    @contextmanager
+    def steps(self, title: str, factors: Mapping[str, int] = NO_FACTORS, fewer: str = "") -> Iterator[OnStep]:
+        """Yields a function to call after each step; once the pace is known, it says how long a long run will take.
+
+        Args:
+            title: before the bar.
+            factors: numbers that multiply to that of the steps, such as {"arms": 4, "seeds": 5}.
+            fewer: the options that make fewer steps.
+        """
+        if not self.bars:
+            yield lambda done, total, what="": None
+            return
+        from tqdm import tqdm
+
+        with tqdm(desc=title, unit="step", leave=False, mininterval=0.3) as bar:
+            pace = _Pace()
+
+            def on_step(done: int, total: int, what: str = "") -> None:
+                if done == 1:
+                    bar.reset()
+                if (seconds := pace.announces(done, total)) is not None:
+                    bar.write(_announced(title, factors, fewer, total, seconds), file=bar.fp)
+                bar.total = total  # of a user's own log it depends a little on the seed: the split is by entity
+                bar.set_postfix_str(what, refresh=False)
+                bar.update(done - bar.n)
+
+            yield on_step
 
 
-def _announced(config: Config, total: int, seconds: float) -> str:
-    arms, seeds = len(config.arms), config.seeds
+SILENT = Progress()
+
+
+@dataclass
+class _Pace:
+    """How long all steps will take, said once, if long."""
+
+    first: float = field(default_factory=time.perf_counter)
+    told: bool = False
+
+    def announces(self, done: int, total: int) -> float | None:
+        """The seconds of all steps, at the moment when it is to be said."""
+        now = time.perf_counter()
+        if done == 1:
+            self.first = now
+        elif not self.told and (done > ENOUGH_STEPS or now - self.first > ENOUGH_SECONDS):
+            self.told = True
+            seconds = (now - self.first) / (done - 1) * total
+            return seconds if seconds > LONG else None
+        return None
+
+
+def _announced(title: str, factors: Mapping[str, int], fewer: str, total: int, seconds: float) -> str:
+    counts = [f"{count} {name}" for name, count in factors.items()]
+    product = f" ({' x '.join([*counts, f'{total // prod(factors.values()):,}'])})" if counts else ""
     return (
-        f"{config.task}: {total:,} steps ({arms} arms x {seeds} seeds x {total // (arms * seeds):,}), about "
-        f"{max(1, round(seconds / 60)):,} min at the pace of the first ones. Fewer: --arms, --seeds, --epochs."
+        f"{title}: {total:,} steps{product}, about {max(1, round(seconds / 60)):,} min at the pace of the first ones."
+        + (f" Fewer: {fewer}." if fewer else "")
     )

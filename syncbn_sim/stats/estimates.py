@@ -1,4 +1,4 @@
-"""Means over seeds and their 95 % confidence intervals, by Student's t."""
+"""Estimates over seeds: means and ratios of means with their 95 % confidence intervals, by Student's t."""
 
 from __future__ import annotations
 
@@ -9,12 +9,24 @@ import numpy as np
 
 
 @dataclass(frozen=True)
-class Interval:
-    """A mean over seeds; `low` and `high` are None where one seed leaves nothing to estimate a spread from."""
+class Estimate:
+    """What is known of a quantity from some seeds.
+
+    Attributes:
+        mean: the estimate.
+        low, high: its 95 % interval; both None where one seed leaves nothing to estimate a spread from.
+        values: one per seed, whose mean it is; empty for a ratio, which is no mean of ratios.
+    """
 
     mean: float
     low: float | None
     high: float | None
+    values: tuple[float, ...] = ()
+
+    @property
+    def interval(self) -> tuple[float, float] | None:
+        """The two ends, or None."""
+        return None if self.low is None or self.high is None else (self.low, self.high)
 
 
 def t_quantile(degrees: int) -> float:
@@ -24,7 +36,7 @@ def t_quantile(degrees: int) -> float:
     return float(stdtrit(degrees, 0.975))
 
 
-def mean_interval(values: Sequence[float], least: float = -np.inf, most: float = np.inf) -> Interval:
+def mean_interval(values: Sequence[float], least: float = -np.inf, most: float = np.inf) -> Estimate:
     """Mean +- t sd / sqrt(k) over k seeds, cut off at what the quantity can be at all (which takes nothing from its coverage).
 
     Args:
@@ -32,16 +44,16 @@ def mean_interval(values: Sequence[float], least: float = -np.inf, most: float =
         least: the smallest possible value, such as 0 for an accuracy.
         most: the largest.
     """
-    mean, k = float(np.mean(values)), len(values)
+    mean, k, each = float(np.mean(values)), len(values), tuple(float(value) for value in values)
     if k < 2:
-        return Interval(mean, None, None)
+        return Estimate(mean, None, None, each)
     half = t_quantile(k - 1) * float(np.std(values, ddof=1)) / k**0.5
-    return Interval(mean, max(mean - half, least), min(mean + half, most))
+    return Estimate(mean, max(mean - half, least), min(mean + half, most), each)
 
 
 def ratio_interval(
     parts: Sequence[float], wholes: Sequence[float], least: float = -np.inf, most: float = np.inf
-) -> Interval | None:
+) -> Estimate | None:
     """Ratio of means over paired seeds, R = mean(parts) / mean(wholes), with residual variance of parts - R wholes.
 
     A mean of per-seed ratios would be ruled by the one seed whose whole is near zero.
@@ -63,7 +75,7 @@ def ratio_interval(
     ratio = float(np.mean(parts)) / whole.mean
     k = len(parts)
     if k < 2:
-        return Interval(ratio, None, None)
+        return Estimate(ratio, None, None)
     residuals = np.asarray(parts) - ratio * np.asarray(wholes)
     half = t_quantile(k - 1) * float(np.std(residuals, ddof=1)) / k**0.5 / whole.mean
-    return Interval(ratio, max(ratio - half, least / whole.mean), min(ratio + half, most / whole.mean))
+    return Estimate(ratio, max(ratio - half, least / whole.mean), min(ratio + half, most / whole.mean))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from ..diagnostics.inspect_log import InOrder, Inspection
+from ..report.tables import aligned
 from ..stats.reading import Behind, behind, readers_needed, sorted_reading
-from .tables import aligned
+from .inspect_log import InOrder, Inspection
 
 NO_PROBLEM = 1.2  # a design effect below this leaves a batch at least 83 % of its rows
 FEW_ENTITIES, FEW_ROWS = 10, 100

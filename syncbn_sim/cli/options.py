@@ -1,0 +1,160 @@
+"""How options are read: the command line on top of a TOML file on top of the defaults."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import tomllib
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from dataclasses import dataclass, fields, is_dataclass
+from pathlib import Path
+from typing import Any, Generic, Literal, TypeVar
+
+import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
+
+from ..comm.mpi.start import world_rank
+from ..errors import ArgumentError, SyncBNError
+from ..experiments import Experiment
+
+C = TypeVar("C")
+COMMAS = ConstructorRegistry()
+
+
+@dataclass(frozen=True)
+class Options(Generic[C]):
+    """What every experiment takes.
+
+    Attributes:
+        experiment: the experiment's own options. Anything left out takes its default.
+        ranks: number of ranks. Under mpirun: the number of processes, or a multiple of it. Without: default 8; 1: serial.
+        backend: what a rank is. auto: under mpirun a process, else a thread.
+        out: folder under which <name>-<time>/ with result.json, curves.png, tables.txt and config.toml appears.
+        json: print result.json on stdout and nothing else there.
+        config: a TOML file with these options, such as the config.toml of an earlier run; options on the command line win.
+    """
+
+    experiment: C
+    ranks: int | None = None
+    backend: Literal["auto", "serial", "threads", "lockstep", "mpi", "hybrid"] = "auto"
+    out: str = "runs"
+    json: bool = False
+    config: str | None = None
+
+
+@COMMAS.primitive_rule
+def _separated_by_commas(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[tuple[str, ...]] | None:
+    """Several names: `a,b` as well as `a b`."""
+    if info.type != tuple[str, ...]:
+        return None
+    return PrimitiveConstructorSpec(
+        nargs="*",
+        metavar="STR,...",
+        instance_from_str=lambda given: tuple(name for part in given for name in part.split(",") if name),
+        is_instance=lambda value: isinstance(value, tuple),
+        str_from_instance=lambda names: [",".join(names)],
+    )
+
+
+def read_options(experiment: Experiment[C, Any], arguments: list[str], command: str) -> Options[C]:
+    """Reads the options of an experiment.
+
+    Args:
+        experiment: whose they are.
+        arguments: the command line behind the command.
+        command: it, for --help.
+
+    Raises:
+        ArgumentError: a value that an option does not take, or a TOML file that cannot be read.
+        SystemExit: --help, or an option that there is not; said by then.
+    """
+    if clash := sorted({field.name for field in fields(Options)} & set(flat(experiment.Config()))):
+        raise ArgumentError(
+            "options", got=", ".join(clash), expected="names that are not the runner's", do="Rename them in Config."
+        )
+    start = experiment.default if experiment.default is not None else experiment.Config()
+    unchecked: Any = _unchecked(experiment.Config)
+    kind: Any = Options
+    default = kind(_same(unchecked, start))
+    finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    finder.add_argument("--config")
+    file = finder.parse_known_args(arguments)[0].config
+    from_file = _options_in(file, flat(default)) if file else []
+    found = tyro.cli(
+        kind[unchecked],
+        args=[*from_file, *arguments],
+        default=default,
+        prog=command,
+        description=f"{experiment.question}\n\n    mpirun -n 8 {command}    # 8 MPI processes\n"
+        f"    {command} --ranks 8      # the same ranks as threads, without MPI\n\n{experiment.details}",
+        config=(tyro.conf.OmitArgPrefixes,),
+        registry=COMMAS,
+    )
+    return _same(Options, found, experiment=_same(experiment.Config, found.experiment))
+
+
+def flat(options: Any) -> dict[str, Any]:
+    """All options by name, those of dataclasses in it too."""
+    found: dict[str, Any] = {}
+    for field in fields(options):
+        value = getattr(options, field.name)
+        found |= flat(value) if is_dataclass(value) else {field.name: value}
+    return found
+
+
+def _unchecked(kind: type[C]) -> type[C]:
+    """The same options without the checks in `__post_init__`, whose complaints tyro would put into a box of its own."""
+    return type(kind.__name__, (kind,), {"__doc__": kind.__doc__, "__post_init__": lambda self: None})
+
+
+def _same(kind: Any, options: Any, **change: Any) -> Any:
+    return kind(**{field.name: getattr(options, field.name) for field in fields(options)} | change)
+
+
+def _options_in(file: str, default: dict[str, Any]) -> list[str]:
+    """A TOML file's options, spelled as on the command line, so that they meet the same checks."""
+    try:
+        values = tomllib.loads(Path(file).read_text())
+    except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ArgumentError(
+            "--config",
+            got=f"{file} ({error})",
+            expected="a readable TOML file",
+            do="Start from a config.toml in runs/.",
+        ) from error
+    return [_spelled(name, value, default.get(name), file) for name, value in values.items()]
+
+
+def _spelled(name: str, value: Any, default: Any, file: str) -> str:
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise ArgumentError(name, got=f"{value!r} in {file}", expected="true or false", do="Without quotes.")
+        return f"--{name}" if value else f"--no-{name}"
+    # with "=", a value may begin with a dash
+    return f"--{name}={','.join(map(str, value)) if isinstance(value, list) else value}"
+
+
+@contextmanager
+def one_voice() -> Iterator[None]:
+    """Under mpirun every process reads the options, but only rank 0 says what is wrong with them."""
+    with ExitStack() as stack:
+        if world_rank() > 0:
+            null = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(redirect_stdout(null))
+            stack.enter_context(redirect_stderr(null))
+        yield
+
+
+@contextmanager
+def errors_told(program: str) -> Iterator[None]:
+    """Ends the program with what went wrong, in one message without a stack, where that is the user's to mend."""
+    try:
+        yield
+    except KeyboardInterrupt:
+        sys.exit("interrupted: nothing was written")
+    except BrokenPipeError:  # `| head`: what is left to say has nowhere to go, at exit neither
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except SyncBNError as error:
+        sys.exit(f"{program}: {error}" if world_rank() == 0 else 2)

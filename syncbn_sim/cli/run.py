@@ -1,0 +1,86 @@
+"""Experiments: which there are, and one of them run on ranks, shown and written down."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated, Any, TypeVar
+
+import tyro
+
+from ..comm import Communicator, launch
+from ..comm.mpi.start import world_size
+from ..experiments import Experiment, every, find
+from ..report.files import check_out, config_toml, result_json, write_run
+from ..report.progress import SILENT, Progress
+from .options import Options, flat, one_voice, read_options
+
+C = TypeVar("C")
+R = TypeVar("R")
+WITHOUT_MPI = 8  # ranks where nobody said how many
+
+
+def experiments() -> None:
+    """Lists the experiments: name and question."""
+    found = every()
+    for name, experiment in found.items():
+        print(f"{name:{max(map(len, found))}}  {experiment.question}")
+
+
+def run(name: Annotated[str, tyro.conf.arg(metavar="NAME")], /) -> None:
+    """Runs an experiment on ranks, prints its table and what follows from it, and writes a folder.
+
+    Its own options come behind its name: `syncbn-sim run NAME --help`.
+
+    Args:
+        name: of `syncbn-sim list`, or a .py file of your own.
+    """
+    run_experiment(find(name), [], f"syncbn-sim run {name}")
+
+
+def run_experiment(experiment: Experiment[Any, Any], arguments: list[str], command: str) -> None:
+    """Reads the options, runs the ranks, and reports on rank 0."""
+    with one_voice():
+        options = read_options(experiment, arguments, command)
+        parts = experiment.parts(options.experiment)
+    alone = world_size() is None and options.backend != "serial"
+    ranks = WITHOUT_MPI if options.ranks is None and alone else options.ranks
+    launch(_on_rank, ranks, options.backend, args=(experiment, parts, options))
+
+
+def _on_rank(comm: Communicator, experiment: Experiment[C, R], parts: Sequence[C], options: Options[C]) -> None:
+    """Runs part after part; rank 0 prints each table as soon as it is there."""
+    progress = Progress(bars=True, words=not options.json) if comm.rank == 0 else SILENT
+    if comm.rank == 0:  # on its machine the folder will be, and it shall be known before the work that it can be
+        check_out(Path(options.out))
+    results: list[R] = []
+    for part in parts:
+        results.append(experiment.run(comm, part, progress))
+        if comm.rank == 0:
+            progress.say(experiment.table(results[-1]))
+    if comm.rank == 0:
+        _report(experiment, results, replace(options, ranks=comm.size, config=None))
+
+
+def _report(experiment: Experiment[C, R], results: Sequence[R], options: Options[C]) -> None:
+    """Writes the run's folder, then prints the findings in words (or the JSON)."""
+    if options.json:  # first of all: nothing that goes wrong with a figure or a disk must lose it
+        print(result_json(results), end="", flush=True)
+    findings = "\n".join(experiment.conclusion(result) for result in results)
+    title = experiment.name if experiment.title is None else experiment.title(options.experiment)
+    try:
+        files = {
+            "result.json": result_json(results).encode(),
+            "curves.png": experiment.figure(results),
+            "tables.txt": "\n\n".join([*map(experiment.table, results), f"{findings}\n"]).encode(),
+            "config.toml": config_toml(
+                {name: value for name, value in flat(options).items() if name not in ("json", "out")}
+            ).encode(),
+        }
+        folder = write_run(Path(options.out), title, files)
+        if not options.json:
+            print(f"Written to {folder}: {', '.join(files)}.\n")
+    finally:
+        if not options.json:
+            print(findings, flush=True)

@@ -1,0 +1,106 @@
+"""From the runs of arms over seeds to what they say together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from ..comm.base import Communicator
+from ..data.dataset import Dataset
+from ..diagnostics.inspect_log import inspect
+from ..stats.reading import Behind
+from .arms import Arm
+from .metrics import METRICS
+from .norms import NORMS
+from .result import Result, SyncCost, difference, recovery, summary
+from .tasks import Task
+from .training import Run
+
+ASKED = ("local", "sync")  # the norms whose recovery is the result; the others are held beside
+
+
+@dataclass(frozen=True)
+class Alike:
+    """How alike rows are, of which rows, and what stands behind each arm's statistics."""
+
+    correlation: float
+    of: str
+    behind: dict[str, Behind]
+
+
+def how_alike(task: Task, data: Dataset, arms: Sequence[str], ranks: int, rows: int) -> Alike:
+    """Of a user's own log as it was inspected, so that a file has one figure wherever it is asked for; else of the training set."""
+    names = [f"x[{place}]" for place in range(data.x.shape[1])]
+    found = task.inspection or inspect(data.x, names, data.entity, task.sorted_by, rows, ranks)
+    of = "columns, whole log" if task.inspection else "features of the first seed's training set"
+    behind = {}
+    for arm in map(Arm.parse, arms):
+        if arm.row.uses_batch:
+            order = found.orders[{"iid": "shuffled", "sorted": "sorted"}[arm.order]]
+            behind[arm.name] = order.joined if arm.row.joins else order.local
+    return Alike(found.mean_correlation, of, behind)
+
+
+def summarise(
+    comm: Communicator, task: Task, config: dict[str, Any], runs: dict[str, list[Run]], alike: Alike, seconds: float
+) -> Result:
+    """The result of all runs, by arm; `config` is kept beside it."""
+    values = {arm: {m: [run.metrics[m] for run in found] for m in task.metrics} for arm, found in runs.items()}
+    main = {arm: by_metric[task.metric] for arm, by_metric in values.items()}
+    twins = {arm: Arm.parse(arm).iid_twin for arm in main}
+    rank0 = {arm: [run.rank0_metrics for run in found if run.rank0_metrics] for arm, found in runs.items()}
+    shares = partial(recovery, main, metric=task.metric, chance=METRICS[task.metric].chance)
+    others = {norm: shares("iid+sync", norm=norm) for norm in NORMS if norm not in ASKED}
+    return Result(
+        task=task.name,
+        rows_are=task.rows_are,
+        sorted_by=task.sorted_by,
+        seeds_are=task.seeds_are,
+        metric=task.metric,
+        ranks=comm.size,
+        backend=comm.backend,
+        seconds=seconds,
+        config=config,
+        arms={arm: {m: summary(v, m) for m, v in by_metric.items()} for arm, by_metric in values.items()},
+        differences={
+            arm: difference(main[arm], main[twin]) for arm, twin in twins.items() if twin in main and twin != arm
+        },
+        recovery=shares("iid+sync"),
+        recovery_against_iid_local=shares("iid+local"),
+        recovery_of_others={norm: share for norm, share in others.items() if share},
+        order_cost_without_norm=difference(main["iid+none"], main["sorted+none"])
+        if {"iid+none", "sorted+none"} <= set(main)
+        else None,
+        rank0_statistics={
+            arm: {m: summary([r[m] for r in found], m) for m in task.metrics} for arm, found in rank0.items() if found
+        },
+        intra_class_correlation=alike.correlation,
+        correlation_of=alike.of,
+        behind=alike.behind,
+        sync=_sync_cost(comm, runs),
+        curves={arm: _curve(found, task.metric) for arm, found in runs.items()},
+    )
+
+
+def _curve(runs: list[Run], metric: str) -> dict[str, list[float]]:
+    """The metric while training: its mean over seeds, and that of the lowest and of the highest seed at each mark."""
+    steps = [float(step) for step, _ in runs[0].curve]
+    seeds = np.array([[value for _, value in run.curve] for run in runs])
+    low, high = seeds.min(axis=0), seeds.max(axis=0)
+    return {"step": steps, metric: seeds.mean(axis=0).tolist(), "low": low.tolist(), "high": high.tolist()}
+
+
+def _sync_cost(comm: Communicator, runs: dict[str, list[Run]]) -> SyncCost | None:
+    """The cost of the arms that synchronise; times are summed over ranks and seeds."""
+    synced = [run for arm, found in runs.items() if Arm.parse(arm).row.joins for run in found]
+    cost = synced[0].cost if synced else None
+    if cost is None:
+        return None
+    spent, whole = comm.allreduce(
+        np.array([sum(run.sync_seconds for run in synced), sum(run.seconds for run in synced)])
+    )
+    return SyncCost(cost.forward, cost.backward, cost.bytes, float(spent / whole))

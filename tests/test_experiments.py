@@ -1,0 +1,241 @@
+"""Experiments: found by name, run by one runner; a new one is one file, a new norm in them one row."""
+
+from __future__ import annotations
+
+import ast
+import json
+import os
+import re
+import shutil
+import sys
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, mpirun_command, run
+
+from syncbn_sim import cli
+from syncbn_sim.cli.options import Options, flat
+from syncbn_sim.data import LogOptions
+from syncbn_sim.experiments import every, find
+from syncbn_sim.experiments.norms import NORMS
+
+PAGE = (ROOT / "docs/howto/new_experiment.md").read_text()
+CODE = re.search(r"```python\n(.*?)```", PAGE, re.S)[1]
+NAME = "small_batches"
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A copy of the package with the page's experiment in its folder: one file more, and nothing else changed."""
+    folder = tmp_path_factory.mktemp("house")
+    shutil.copytree(ROOT / "syncbn_sim", folder / "syncbn_sim", ignore=shutil.ignore_patterns("__pycache__"))
+    (folder / f"syncbn_sim/experiments/{NAME}.py").write_text(CODE)
+    return folder
+
+
+def command(house: Path, *arguments: str, ranks: int = 0, cwd: Path | None = None):
+    """`syncbn-sim` of that copy."""
+    mpirun = mpirun_command()
+    if ranks and mpirun is None:
+        pytest.skip("no mpirun")
+    start = [mpirun, "-n", str(ranks)] if ranks else []
+    env = {**os.environ, "PYTHONPATH": str(house)}
+    return run([*start, sys.executable, "-m", "syncbn_sim", *arguments], 60, cwd=cwd or house, env=env)
+
+
+def test_a_file_in_the_folder_is_listed_by_name_and_question(house: Path) -> None:
+    listed = command(house, "list").stdout.splitlines()
+    assert len(listed) == len(every()) + 1
+    assert [line.split()[0] for line in listed] == sorted(line.split()[0] for line in listed)
+    (line,) = (line for line in listed if line.startswith(NAME))
+    assert line.endswith("  How much too small is the variance of a rank's own batch?")
+
+
+@pytest.mark.parametrize("backend", ["threads", "lockstep", "mpi"])
+def test_it_runs_and_leaves_a_folder_from_which_it_runs_again(backend: str, house: Path, tmp_path: Path) -> None:
+    how = {"ranks": 4} if backend == "mpi" else {}
+    chosen = [] if backend == "mpi" else ["--ranks", "4", "--backend", backend]
+    done = command(house, "run", NAME, *chosen, "--rows", "5", "--out", str(tmp_path), **how)
+    assert done.returncode == 0, done.stderr
+    (folder,) = tmp_path.iterdir()
+    assert folder.name.startswith(f"{NAME}-")
+    assert (folder / "curves.png").read_bytes()[:4] == b"\x89PNG"
+    table = (folder / "tables.txt").read_text()
+    assert "variance [95 % CI]" in table
+    said = done.stdout.split("\n\n")
+    assert table == f"{said[0]}\n\n{said[-1]}"  # between them: where it was written to
+    (result,) = json.loads((folder / "result.json").read_text())
+    assert (result["ranks"], result["backend"], result["rows"]) == (4, backend, 5)
+    assert len(result["local"]["values"]) == 200
+    assert result["local"]["low"] < 1 - 1 / 5 < result["local"]["high"]
+    assert result["joined"]["low"] < 1 - 1 / 20 < result["joined"]["high"]
+    again = command(
+        house, "run", NAME, "--json", "--config", str(folder / "config.toml"), "--out", str(tmp_path), **how
+    )
+    assert json.loads(again.stdout) == [result]
+
+
+@pytest.mark.parametrize("ranks", [0, 2])
+def test_a_file_of_ones_own_runs_where_it_lies(ranks: int, tmp_path: Path) -> None:
+    path = tmp_path / f"{NAME}.py"
+    path.write_text(CODE)
+    done = command(ROOT, "run", str(path), "--seeds", "20", "--out", str(tmp_path / "runs"), ranks=ranks)
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "runs").iterdir())) == 1
+    assert f"joined  {4 * (ranks or 8)} " in done.stdout
+
+
+WRONG = (
+    (["sorted_bathces"], "Did you mean 'sorted_batches'?"),
+    (["sorted-batches"], "Did you mean 'sorted_batches'?"),
+    (["tasks"], "expected sorted_batches."),  # a file of that folder, but no experiment
+    (["nowhere.py"], "expected a file that is there"),
+    (["nothing.py"], "expected a file with EXPERIMENT"),
+    (["clash.py"], "options: got out, expected names that are not the runner's"),
+    ([f"{NAME}.py", "--row", "0"], "Perhaps you meant"),
+    ([f"{NAME}.py", "--rows", "0"], "rows: got 0, expected at least 1"),
+)
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with the page's experiment, one that wants an option of the runner's, and a file that is none."""
+    (tmp_path / "nothing.py").write_text("")
+    (tmp_path / f"{NAME}.py").write_text(CODE)
+    (tmp_path / "clash.py").write_text(CODE.replace("seeds: int = 200", "seeds: int = 200\n    out: str = ''"))
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(("arguments", "message"), WRONG)
+def test_what_cannot_be_run_is_explained(
+    arguments: list[str], message: str, files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["syncbn-sim", "run", *arguments])
+    with pytest.raises(SystemExit) as end:
+        cli.main()
+    if "--row" in arguments:  # no such option: tyro says so
+        assert message in capsys.readouterr().err
+    else:
+        assert message in str(end.value.code)
+        assert str(end.value.code).startswith("syncbn-sim: ")
+    assert not (files / "runs").exists()
+
+
+@pytest.mark.parametrize(("arguments", "message"), [WRONG[0], *WRONG[-2:]])
+def test_and_by_one_rank_alone(arguments: list[str], message: str, files: Path) -> None:
+    done = command(ROOT, "run", *arguments, ranks=3, cwd=files)
+    assert done.returncode != 0
+    assert done.stderr.count(message) == 1, done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_file_may_be_called_like_any_module(files: Path) -> None:
+    (files / "json.py").write_text(CODE)
+    assert find("json.py").question == find(f"{NAME}.py").question
+    assert sys.modules["json"] is json
+
+
+@pytest.mark.parametrize("ranks", [0, 3])
+def test_one_failing_rank_ends_all_and_leaves_nothing(ranks: int, tmp_path: Path) -> None:
+    broken = CODE.replace(
+        "            on_step(", "            assert comm.rank != 1, 'rank 1 has no data'\n            on_step("
+    )
+    (tmp_path / f"{NAME}.py").write_text(broken)
+    arguments = [str(tmp_path / f"{NAME}.py"), "--out", str(tmp_path / "runs")]
+    done = command(ROOT, "run", *arguments, *[] if ranks else ["--ranks", "3"], ranks=ranks)
+    assert done.returncode != 0
+    assert done.stderr.count("AssertionError: rank 1 has no data") == 1
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_figure_that_fails_loses_no_finding(tmp_path: Path) -> None:
+    (tmp_path / f"{NAME}.py").write_text(CODE.replace("    return png(drawing)", "    raise OSError('no fonts')"))
+    arguments = ["run", str(tmp_path / f"{NAME}.py"), "--out", str(tmp_path / "runs")]
+    done = command(ROOT, *arguments)
+    assert done.returncode != 0
+    assert "That says nothing of what a net makes of it." in done.stdout
+    assert json.loads(command(ROOT, *arguments, "--json").stdout)[0]["rows"] == 4
+    assert not (tmp_path / "runs").exists()
+
+
+@pytest.mark.parametrize("name", every())
+def test_every_experiment_keeps_the_rules(name: str) -> None:
+    experiment = find(name)
+    assert experiment.name == name
+    assert experiment.question.endswith("?")
+    assert "\n" not in experiment.question
+    config = experiment.Config()  # every option has a default
+    own = {field.name for field in fields(Options)} - {"experiment"}
+    assert not own & set(flat(config))
+    told = command(ROOT, "run", name, "--help").stdout
+    for option in flat(config):
+        line = re.search(rf"--{option.replace('_', '-')}\b[^\n]*(.*?)\(default", told, re.S)
+        assert re.search("[a-z]{3}", line[0].split("}", 1)[-1].removeprefix(f"--{option}")), (
+            f"{option} is not explained"
+        )
+
+
+def test_options_of_reading_a_log_are_the_same_wherever_one_is_read() -> None:
+    told = []
+    for arguments in (["inspect-log"], ["advise"], ["run", "sorted_batches"]):
+        page = re.sub(r"[\s│]+", " ", command(ROOT, *arguments, "--help").stdout)
+        told.append([re.search(rf"--{name} .*?\(default", page)[0] for name in flat(LogOptions())])
+    assert told[0] == told[1] == told[2]
+
+
+def test_experiments_are_found_without_what_only_drawing_and_commands_need() -> None:
+    code = """
+import sys
+for name in ("mpi4py", "matplotlib", "tqdm", "tyro", "scipy", "sklearn", "threadpoolctl", "greenlet", "polars"):
+    sys.modules[name] = None
+import syncbn_sim.experiments
+assert "syncbn_sim.experiments.sorted_batches" not in sys.modules  # imported when asked for
+assert syncbn_sim.experiments.every()
+"""
+    done = run([sys.executable, "-c", code])
+    assert done.returncode == 0, done.stderr
+
+
+def test_a_new_norm_is_one_row(house: Path, tmp_path: Path) -> None:
+    """In the copy's table, and with that in help, errors, table, sentence and figure."""
+    file = house / "syncbn_sim/experiments/norms.py"
+    before = file.read_text()
+    build = "lambda w, m, d, comm: nn.BatchNorm(w, eps=1.0, momentum=m, dtype=d)"
+    row = f'    "twice": Norm("BN of twice x", "batch norm with a large eps", "#CC79A7", {build}, uses_batch=True),\n'
+    file.write_text(before.replace("\n}\nCOLOURS", f"\n{row}}}\nCOLOURS"))
+    try:
+        arms = "sorted+local,iid+sync,iid+twice,sorted+sync,sorted+twice"
+        options = ["--task", "digits", "--arms", arms, "--epochs", "1", "--seeds", "3", "--ranks", "2"]
+        done = command(house, "run", "sorted_batches", *options, "--out", str(tmp_path))
+        told = command(house, "run", "sorted_batches", "--help").stdout
+        wrong = command(house, "run", "sorted_batches", "--arms", "iid+twic").stderr
+    finally:
+        file.write_text(before)
+    assert done.returncode == 0, done.stderr
+    assert re.search(r"^sorted\+twice .*  4 -> ", done.stdout, re.M)
+    assert re.search("iid.twice is judged with running statistics averaged over ranks", done.stdout)
+    assert "BN of twice x " in done.stdout
+    assert "twice     batch norm with a large eps" in told
+    assert "Did you mean 'iid+twice'?" in wrong
+    (result,) = json.loads((next(tmp_path.iterdir()) / "result.json").read_text())
+    assert "twice" in result["recovery_of_others"]
+
+
+def compared_norms(source: str) -> list[int]:
+    """Lines that ask a norm for its name, where the table should be asked what it does."""
+    return [
+        node.lineno
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Compare)
+        for constant in ast.walk(node)
+        if isinstance(constant, ast.Constant) and constant.value in NORMS
+    ]
+
+
+def test_norms_are_not_told_apart_by_their_names() -> None:
+    assert compared_norms('if arm.norm == "local":\n    pass') == [1]
+    assert compared_norms('a = norm not in ("layer", "none")')
+    for path in [*(ROOT / "syncbn_sim/experiments").glob("*.py"), *(ROOT / "syncbn_sim/report").glob("*.py")]:
+        assert compared_norms(path.read_text()) == [], path
