@@ -9,7 +9,7 @@ from .layer_norm import LayerNorm
 from .linear import Linear
 from .losses import BCEWithLogitsLoss, CrossEntropyLoss, Loss, MSELoss
 from .module import Module, Parameter, check_no_contexts, clear_contexts, no_backward
-from .sync_batch_norm import SyncBatchNorm
+from .sync_batch_norm import SharedSums, SyncBatchNorm
 
 __all__ = [
     "AveragedBatchNorm",
@@ -25,6 +25,7 @@ __all__ = [
     "Parameter",
     "ReLU",
     "Sequential",
+    "SharedSums",
     "SyncBatchNorm",
     "check_no_contexts",
     "clear_contexts",

@@ -1,7 +1,8 @@
-"""Batch normalisation on this rank's own batch, and the two places at which a subclass can make it the batch of all ranks."""
+"""Batch normalisation on this rank's own batch, and the methods by which a subclass sums over more ranks or decides otherwise."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -28,11 +29,22 @@ class Statistics(NamedTuple):
 
 
 class Context(NamedTuple):
-    """What backward needs. `n` None: frozen statistics; `shared`: they may be those of more ranks, so the sums must be too."""
+    """What backward needs.
+
+    Attributes:
+        batch: this rank's.
+        weight: gamma as it was, or None.
+        local: moments of this rank's batch; None, as the next two, if the statistics were the stored ones.
+        moments: what `sum_forward` has made of them.
+        statistics: what `statistics` has made of those.
+        shared: whether the sums were taken over more than this rank, so that backward must too.
+    """
 
     batch: Batch
     weight: Array | None
-    n: float | None
+    local: Moments | None
+    moments: Moments | None
+    statistics: Statistics | None
     shared: bool
 
 
@@ -61,9 +73,14 @@ class BatchNorm(Module):
         ShapeError: rank below 2, or a wrong number of channels.
         CountError: training with a total weight of more than 0 and at most 1 (beyond rounding): no variance.
 
+    Attributes:
+        monitor: None, or a function that each forward pass in training calls with the layer, the moments of this rank's batch and
+            those of the batch that normalises. Every rank calls it at the same place, so it may talk; a count may be 0.
+
     Source: Ioffe & Szegedy (2015), algorithms 1 and 2; conventions of torch.nn.BatchNorm1d.
     """
 
+    monitor: Callable[[BatchNorm, Moments, Moments], None] | None = None
     running_mean: Array | None
     running_var: Array | None
     num_batches_tracked: Array | None
@@ -102,15 +119,44 @@ class BatchNorm(Module):
         self.running_mean, self.running_var = np.zeros_like(self.running_mean), np.ones_like(self.running_var)
         self.num_batches_tracked = np.array(0, np.int64)
 
-    # -- the two sums over the batch, which a subclass may take over more than this rank ------------------------------
+    # -- talking: the two sums over the batch, which `SharedSums` takes over all ranks -------------------------------
 
-    def batch_statistics(self, local: Moments) -> Statistics:
-        """Turns this rank's moments into the statistics to normalise with."""
-        return self.statistics_of(local)
+    def sum_forward(self, local: Moments) -> Moments:
+        """Turns this rank's moments into those of the batch that normalises."""
+        return local
 
     def sum_backward(self, local: BackwardSums) -> BackwardSums:
-        """Turns this rank's backward sums into those of the batch whose statistics were used."""
+        """Turns this rank's backward sums into those of the same batch."""
         return local
+
+    # -- deciding: what is normalised with, and what that means for dx ------------------------------------------------
+
+    def statistics(self, moments: Moments) -> Statistics:
+        """Mean and variances of the batch; of an empty one 0 and 1, which then touch nothing.
+
+        Raises:
+            CountError: in training, the count is above 0 and not above 1 (beyond rounding).
+        """
+        n = moments.count
+        if n == 0:
+            return Statistics(np.zeros(self.num_features), np.ones(self.num_features), np.ones(self.num_features), 0)
+        if self.training and n <= ONE:
+            raise CountError(
+                f"{type(self).__name__}({self.num_features}) in training",
+                got=f"a total count of {n:g} for each channel",
+                expected="more than 1",
+                do=f"One position has no variance: use more rows, synchronise over ranks, or call eval(). {SHARES}",
+            )
+        biased = moments.var()
+        return Statistics(moments.mean, biased, biased * (n / (n - 1)) if n > 1 else biased, n)
+
+    def statistics_backward(self, sums: BackwardSums, context: Context) -> BackwardSums:
+        """Takes (sum(dy), sum(dy x_hat)) of the batch, returns the (a, b) that `statistics` makes of them in dx.
+
+        dx = weight inv_std (dy - w (a + x_hat b) / n), with w the position's frequency weight. Statistics that are the mean and the
+        variance have a = sum(dy) and b = sum(dy x_hat).
+        """
+        return sums
 
     # -----------------------------------------------------------------------------------------------------------------
 
@@ -119,20 +165,23 @@ class BatchNorm(Module):
         x = self._channels_second(x)
         w = None if weights is None else position_weights(weights, (x.shape[0], *x.shape[2:]))
         batch = batch_of(x, w, self._workspace)
-        shared, n = self.training, None
-        if self.training or self.running_mean is None or self.running_var is None:
-            local = batch.local_moments()
-            mean, var, unbiased_var, n = (
-                self.batch_statistics(local) if shared else self.statistics_of(local, minimum=0)
-            )
-            if shared and n > 0:
-                self._remember(mean, unbiased_var)
-        else:
-            mean, var = self.running_mean, self.running_var
         # A copy: whoever steps, or writes into the weight, does not change what this pass did.
         weight = self.weight.data.copy() if self.weight else None
+        if self.training or self.running_mean is None or self.running_var is None:
+            local = batch.local_moments()
+            moments = self.sum_forward(local) if self.training else local
+            if self.training and self.monitor:
+                self.monitor(self, local, moments)
+            used = self.statistics(moments)
+            mean, var = used.mean, used.var
+            if self.training and used.n > 0:
+                self._remember(used)
+            context = Context(batch, weight, local, moments, used, self.training)
+        else:
+            mean, var = self.running_mean, self.running_var
+            context = Context(batch, weight, None, None, None, False)
         y = batch.normalise(mean, var, self.eps, weight, self.bias.data if self.bias else None)
-        self.push(Context(batch, weight, n, shared))
+        self.push(context)
         return self._channels_back(y)
 
     def backward(self, dy: Array) -> Array:
@@ -149,48 +198,27 @@ class BatchNorm(Module):
             )
         if batch.weights is not None:
             dy = np.where(F.over_channels(batch.weights, dy) > 0, dy, dy.dtype.type(0))
-        local = batch.local_backward_sums(dy)
+        sums = batch.local_backward_sums(dy)
         if self.weight:
-            self.weight.add_grad(local.dy_x_hat)
+            self.weight.add_grad(sums.dy_x_hat)
         if self.bias:
-            self.bias.add_grad(local.dy)
-        if context.n is None:
+            self.bias.add_grad(sums.dy)
+        if context.statistics is None:
             dx = batch.frozen_input_gradient(context.weight)
         else:
-            sums = self.sum_backward(local) if context.shared else local
-            dx = self.input_gradient(dy, context, context.weight, sums)
+            if context.shared:
+                sums = self.sum_backward(sums)
+            sums = self.statistics_backward(sums, context)
+            dx = batch.input_gradient(context.weight, sums, context.statistics.n or 1.0)
         return self._channels_back(dx)
 
-    def input_gradient(self, dy: Array, context: Context, weight: Array | None, sums: BackwardSums) -> Array:
-        """Dx from the sums of the batch whose statistics were used."""
-        return context.batch.input_gradient(weight, sums, context.n or 1.0)
-
-    def statistics_of(self, moments: Moments, minimum: float = ONE) -> Statistics:
-        """Mean and variances of some moments; of an empty batch 0 and 1, which then touch nothing.
-
-        Raises:
-            CountError: the count is above 0 and not above `minimum`.
-        """
-        n = moments.count
-        if n == 0:
-            return Statistics(np.zeros(self.num_features), np.ones(self.num_features), np.ones(self.num_features), 0)
-        if n <= minimum:
-            raise CountError(
-                f"{type(self).__name__}({self.num_features}) in training",
-                got=f"a total count of {n:g} for each channel",
-                expected="more than 1",
-                do=f"One position has no variance: use more rows, synchronise over ranks, or call eval(). {SHARES}",
-            )
-        biased = moments.var()
-        return Statistics(moments.mean, biased, biased * (n / (n - 1)) if n > 1 else biased, n)
-
-    def _remember(self, mean: Array, unbiased_var: Array) -> None:
+    def _remember(self, used: Statistics) -> None:
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked = np.array(self.num_batches_tracked + 1)  # a sum of arrays without axes is no array
         batches = int(self.num_batches_tracked)
-        self.running_mean = running.updated(self.running_mean, mean, self.momentum, batches)
-        self.running_var = running.updated(self.running_var, unbiased_var, self.momentum, batches)
+        self.running_mean = running.updated(self.running_mean, used.mean, self.momentum, batches)
+        self.running_var = running.updated(self.running_var, used.unbiased_var, self.momentum, batches)
 
     def _channels_second(self, x: Array, name: str = "x") -> Array:
         x = as_float_array(x, name)
