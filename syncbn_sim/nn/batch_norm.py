@@ -8,9 +8,8 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ..arrays import Array, as_float_array, parameter_dtype, position_weights
+from ..arrays import Array, parameter_dtype
 from ..errors import ArgumentError, CountError, ShapeError
-from ..functional import batch_norm as F
 from ..functional.batch import Batch
 from ..functional.batch_norm import BackwardSums
 from ..functional.kernels import batch_of
@@ -80,6 +79,7 @@ class BatchNorm(Module):
     Source: Ioffe & Szegedy (2015), algorithms 1 and 2; conventions of torch.nn.BatchNorm1d.
     """
 
+    channel_axes: tuple[int]
     monitor: Callable[[BatchNorm, Moments, Moments], None] | None = None
     running_mean: Array | None
     running_var: Array | None
@@ -97,20 +97,26 @@ class BatchNorm(Module):
     ) -> None:
         super().__init__()
         running.check_momentum(momentum)
-        if num_features < 1 or not eps >= 0:
+        if num_features < 1 or not eps >= 0 or channel_axis == 0:
             raise ArgumentError(
                 "BatchNorm",
-                got=f"num_features={num_features}, eps={eps}",
-                expected="at least one channel and eps >= 0",
+                got=f"num_features={num_features}, eps={eps}, channel_axis={channel_axis}",
+                expected="at least one channel, eps >= 0, and rows, not channels, on axis 0",
                 do="The first argument is the number of channels.",
             )
-        self.num_features, self.eps, self.momentum, self.channel_axis = num_features, eps, momentum, channel_axis
+        self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        self.channel_axes = (channel_axis,)
         self.weight = Parameter(np.ones(num_features), dtype) if affine else None
         self.bias = Parameter(np.zeros(num_features), dtype) if affine else None
         kind, tracks = parameter_dtype(dtype), track_running_stats
         self.register_buffer("running_mean", np.zeros(num_features, kind) if tracks else None)
         self.register_buffer("running_var", np.ones(num_features, kind) if tracks else None)
         self.register_buffer("num_batches_tracked", np.array(0, np.int64) if tracks else None)
+
+    @property
+    def channel_axis(self) -> int:
+        """The axis of the channels."""
+        return self.channel_axes[0]
 
     def reset_running_stats(self) -> None:
         """Forgets all batches: running mean 0, running variance 1, none counted. Without running statistics it does nothing."""
@@ -160,45 +166,40 @@ class BatchNorm(Module):
 
     # -----------------------------------------------------------------------------------------------------------------
 
-    def forward(self, x: Array, weights: object | None = None) -> Array:
-        """Returns y, shape and dtype of x."""
-        x = self._channels_second(x)
-        w = None if weights is None else position_weights(weights, (x.shape[0], *x.shape[2:]))
-        batch = batch_of(x, w, self._workspace)
+    def _check(self, x: Array) -> None:
+        (axis,) = self.channel_axes
+        if not -x.ndim < axis < x.ndim or x.shape[axis] != self.num_features:
+            raise ShapeError(
+                f"{type(self).__name__} x",
+                got=x.shape,
+                expected=f"rank 2 or more with {self.num_features} channels on axis {axis}",
+                do="Check num_features, or pass channel_axis=-1 for channels-last.",
+            )
+
+    def _forward(self, x: Array, weights: Array | None) -> tuple[Array, Context]:
+        (axis,), training = self.channel_axes, self.training
+        batch = batch_of(x if axis == 1 else np.moveaxis(x, axis, 1), weights, self._workspace)
         # A copy: whoever steps, or writes into the weight, does not change what this pass did.
         weight = self.weight.data.copy() if self.weight else None
-        if self.training or self.running_mean is None or self.running_var is None:
+        if training or self.running_mean is None or self.running_var is None:
             local = batch.local_moments()
-            moments = self.sum_forward(local) if self.training else local
-            if self.training and self.monitor:
+            moments = self.sum_forward(local) if training else local
+            if training and self.monitor:
                 self.monitor(self, local, moments)
             used = self.statistics(moments)
             mean, var = used.mean, used.var
-            if self.training and used.n > 0:
+            if training and used.n > 0:
                 self._remember(used)
-            context = Context(batch, weight, local, moments, used, self.training)
+            context = Context(batch, weight, local, moments, used, training)
         else:
             mean, var = self.running_mean, self.running_var
             context = Context(batch, weight, None, None, None, False)
         y = batch.normalise(mean, var, self.eps, weight, self.bias.data if self.bias else None)
-        self.push(context)
-        return self._channels_back(y)
+        return y if axis == 1 else np.moveaxis(y, 1, axis), context
 
-    def backward(self, dy: Array) -> Array:
-        """Adds this rank's share to the gradients of weight and bias, returns dx."""
-        context: Context = self.pop()
-        batch = context.batch
-        dy = self._channels_second(dy, "dy")
-        if dy.shape != batch.shape:
-            raise ShapeError(
-                "dy",
-                got=dy.shape,
-                expected=f"{batch.shape} (channels second), the shape of y",
-                do="Pass the gradient of the latest forward pass.",
-            )
-        if batch.weights is not None:
-            dy = np.where(F.over_channels(batch.weights, dy) > 0, dy, dy.dtype.type(0))
-        sums = batch.local_backward_sums(dy)
+    def _backward(self, dy: Array, context: Context) -> Array:
+        batch, (axis,) = context.batch, self.channel_axes
+        sums = batch.local_backward_sums(dy if axis == 1 else np.moveaxis(dy, axis, 1))
         if self.weight:
             self.weight.add_grad(sums.dy_x_hat)
         if self.bias:
@@ -210,7 +211,7 @@ class BatchNorm(Module):
                 sums = self.sum_backward(sums)
             sums = self.statistics_backward(sums, context)
             dx = batch.input_gradient(context.weight, sums, context.statistics.n or 1.0)
-        return self._channels_back(dx)
+        return dx if axis == 1 else np.moveaxis(dx, 1, axis)
 
     def _remember(self, used: Statistics) -> None:
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
@@ -219,17 +220,3 @@ class BatchNorm(Module):
         batches = int(self.num_batches_tracked)
         self.running_mean = running.updated(self.running_mean, used.mean, self.momentum, batches)
         self.running_var = running.updated(self.running_var, used.unbiased_var, self.momentum, batches)
-
-    def _channels_second(self, x: Array, name: str = "x") -> Array:
-        x = as_float_array(x, name)
-        if x.ndim < 2 or not -x.ndim <= self.channel_axis < x.ndim or x.shape[self.channel_axis] != self.num_features:
-            raise ShapeError(
-                f"{type(self).__name__} {name}",
-                got=x.shape,
-                expected=f"rank 2 or more with {self.num_features} channels on axis {self.channel_axis}",
-                do="Check num_features, or pass channel_axis=-1 for channels-last.",
-            )
-        return x if self.channel_axis == 1 else np.moveaxis(x, self.channel_axis, 1)
-
-    def _channels_back(self, y: Array) -> Array:
-        return y if self.channel_axis == 1 else np.moveaxis(y, 1, self.channel_axis)
