@@ -45,7 +45,7 @@ def test_dx_has_the_dtype_of_x_whatever_dy_has(build) -> None:
 class Square(nn.Module):
     """A user's layer: y = x^2 + 1, which is not 0 where x is, and whose backward pass mixes positions."""
 
-    def _forward(self, x, weights):
+    def _forward(self, x, counts):
         return x**2 + 1, x
 
     def _backward(self, dy, x):
@@ -102,7 +102,7 @@ def test_the_channels_of_a_batch_norm_stay_where_they_are() -> None:
 
 
 def test_a_layer_with_a_forward_is_refused_where_it_is_written() -> None:
-    with pytest.raises(ArgumentError, match=r"class Old.*forward.*_forward\(x, weights\)"):
+    with pytest.raises(ArgumentError, match=r"class Old.*forward.*_forward\(x, counts\)"):
         type("Old", (nn.BatchNorm,), {"forward": lambda self, x: x})
     for use in (lambda: nn.Module()(np.ones(2)), lambda: nn.ModuleList()(np.ones(2))):
         with pytest.raises(NotImplementedError, match="cannot be called"):

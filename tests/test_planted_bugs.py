@@ -72,9 +72,9 @@ class MaskIgnored(nn.SyncBatchNorm):
 
 
 class OnePassFloat32(nn.SyncBatchNorm):
-    def _forward(self, x, weights):
+    def _forward(self, x, counts):
         self._x = x
-        return super()._forward(x, weights)
+        return super()._forward(x, counts)
 
     def sum_forward(self, local):
         axes = (0, *range(2, self._x.ndim))

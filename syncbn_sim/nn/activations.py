@@ -17,7 +17,7 @@ BOOL = np.dtype(bool)
 class ReLU(Module):
     """y = max(x, 0), any shape; 0 at positions of weight 0, whichever axis the channels are on."""
 
-    def _forward(self, x: Array, weights: Array | None) -> tuple[Array, Array | None]:
+    def _forward(self, x: Array, counts: Array | None) -> tuple[Array, Array | None]:
         y = relu(x, self._workspace)
         if not self._keeps_contexts:
             return y, None
@@ -31,7 +31,7 @@ class ReLU(Module):
 class Flatten(Module):
     """(N, C, H, W) -> (N, C H W); 0 in rows of weight 0. Position weights cannot pass it; use one weight a row, shape (N,)."""
 
-    def _forward(self, x: Array, weights: Array | None) -> tuple[Array, Any]:
+    def _forward(self, x: Array, counts: Array | None) -> tuple[Array, Any]:
         return x.reshape(len(x), math.prod(x.shape[1:])), x.shape
 
     def _backward(self, dy: Array, shape: tuple[int, ...]) -> Array:

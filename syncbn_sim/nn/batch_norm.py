@@ -176,9 +176,9 @@ class BatchNorm(Module):
                 do="Check num_features, or pass channel_axis=-1 for channels-last.",
             )
 
-    def _forward(self, x: Array, weights: Array | None) -> tuple[Array, Context]:
+    def _forward(self, x: Array, counts: Array | None) -> tuple[Array, Context]:
         (axis,), training = self.channel_axes, self.training
-        batch = batch_of(x if axis == 1 else np.moveaxis(x, axis, 1), weights, self._workspace)
+        batch = batch_of(x if axis == 1 else np.moveaxis(x, axis, 1), counts, self._workspace)
         # A copy: whoever steps, or writes into the weight, does not change what this pass did.
         weight = self.weight.data.copy() if self.weight else None
         if training or self.running_mean is None or self.running_var is None:

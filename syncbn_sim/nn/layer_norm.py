@@ -59,7 +59,7 @@ class LayerNorm(Module):
                 do="normalized_shape is the shape of the trailing axes.",
             )
 
-    def _forward(self, x: Array, weights: Array | None) -> tuple[Array, Any]:
+    def _forward(self, x: Array, counts: Array | None) -> tuple[Array, Any]:
         # A copy: whoever steps, or writes into the weight, does not change what this pass did.
         weight = self.weight.data.copy() if self.weight else None
         y, context = layer_norm(x, self.channel_axes, self.eps, weight, self.bias.data if self.bias else None)

@@ -50,7 +50,7 @@ class Linear(Module):
                 do="Put a Flatten before it, or fix in_features.",
             )
 
-    def _forward(self, x: Array, weights: Array | None) -> tuple[Array, Any]:
+    def _forward(self, x: Array, counts: Array | None) -> tuple[Array, Any]:
         w = None
         if self._keeps_contexts:
             # A copy: whoever steps, or writes into the weight, does not change what this pass did.

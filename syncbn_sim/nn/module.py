@@ -70,7 +70,7 @@ class Module:
             raise ArgumentError(
                 f"class {cls.__name__}",
                 got="a method forward",
-                expected="_forward(x, weights), returning y and what _backward(dy, context) needs",
+                expected="_forward(x, counts), returning y and what _backward(dy, context) needs",
                 do="Write that, or, to work on the output of a layer, __call__(x, weights=None).",
             )
 
@@ -78,11 +78,11 @@ class Module:
         """Runs the forward pass; `weights` are frequency weights, one a position or one a row (0 masks it)."""
         x = as_float_array(x)
         self._check(x)
-        w = mask = None
+        counts = mask = None
         if weights is not None:
-            w, mask = masked(x, weights, self.channel_axes)
+            counts, mask = masked(x, weights, self.channel_axes)
             x = mask.zeroed(x)
-        y, context = self._forward(x, w)
+        y, context = self._forward(x, counts)
         if y.dtype is not x.dtype:
             y = y.astype(x.dtype, copy=False)
         if mask:
@@ -124,9 +124,9 @@ class Module:
     def _check(self, x: Array) -> None:
         """Refuses an input of a wrong shape."""
 
-    def _forward(self, x: Array, weights: Array | None) -> tuple[Array, Any]:
-        """Returns the output for `x`, and what `_backward` needs."""
-        raise NotImplementedError(f"{type(self).__name__} has no _forward(x, weights), so it cannot be called")
+    def _forward(self, x: Array, counts: Array | None) -> tuple[Array, Any]:
+        """Returns the output for `x`, and what `_backward` needs. `counts` are the frequency weights, checked, for layers that count."""
+        raise NotImplementedError(f"{type(self).__name__} has no _forward(x, counts), so it cannot be called")
 
     def _backward(self, dy: Array, context: Any) -> Array:
         """Takes d loss / d output, adds to the parameters' gradients, returns d loss / d input."""
