@@ -43,10 +43,10 @@ def test_dx_has_the_dtype_of_x_whatever_dy_has(build) -> None:
 
 
 class Square(nn.Module):
-    """A user's layer: y = x^2 + 1, which is not 0 where x is, and whose backward pass mixes positions."""
+    """A user's layer: y = x^2 + sum(x) + 1, which is not 0 where x is, and mixes positions both ways."""
 
     def _forward(self, x, counts):
-        return x**2 + 1, x
+        return x**2 + x.sum() + 1, x
 
     def _backward(self, dy, x):
         return 2 * x * dy + dy.sum()
@@ -60,7 +60,7 @@ def test_a_layer_without_a_word_about_masks_is_masked() -> None:
         y = layer(spoiled, weights)
         weights[...] = 1  # a mask is copied
         dx = layer.backward(np.where(shown, dy, np.inf))
-        np.testing.assert_array_equal(y, np.where(shown, x**2 + 1, 0))
+        np.testing.assert_array_equal(y, np.where(shown, x**2 + np.where(shown, x, 0).sum() + 1, 0))
         np.testing.assert_array_equal(dx, np.where(shown, 2 * x * dy + np.where(shown, dy, 0).sum(), 0))
         assert np.isnan(spoiled).any()
 
@@ -73,7 +73,7 @@ def test_channel_axes_leave_no_choice(shape: tuple[int, ...]) -> None:
         layer = Square()
         layer.channel_axes = (axis - len(shape),)
         shown = np.broadcast_to(np.expand_dims(w > 0, axis), shape)
-        np.testing.assert_array_equal(layer(np.where(shown, 2.0, np.nan), w), np.where(shown, 5, 0))
+        np.testing.assert_array_equal(layer(np.where(shown, 2.0, np.nan), w), np.where(shown, 5 + 2 * shown.sum(), 0))
 
 
 @pytest.mark.parametrize("axis", [1, -1])

@@ -52,7 +52,10 @@ def test_a_monitor_sees_the_moments_of_training_and_nothing_else() -> None:
 
     xs = [RNG.normal(size=(n, 3)) + n for n in (4, 1, 3)]
     assert launch(on_rank, 3) == [True] * 3
-    assert nn.BatchNorm(3).monitor is None
+    untracked = nn.BatchNorm(3, track_running_stats=False).eval()
+    assert untracked.monitor is None
+    untracked.monitor = lambda *given: pytest.fail("in evaluation")
+    untracked(xs[0])
 
 
 class Scaled(nn.BatchNorm):
