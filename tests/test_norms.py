@@ -11,6 +11,8 @@ import pytest
 from syncbn_sim import nn
 from syncbn_sim.comm import LedgerCommunicator, SerialCommunicator, launch
 from syncbn_sim.errors import ArgumentError
+from syncbn_sim.functional.batch_norm import BackwardSums
+from syncbn_sim.nn.batch_norm import Statistics
 
 RNG = np.random.default_rng(5)
 F64 = {"dtype": np.float64}
@@ -92,6 +94,53 @@ def test_a_subclass_with_its_own_statistics_converts(far: float) -> None:
     for _, running_var, calls in found:
         np.testing.assert_allclose(running_var, whole.running_var, rtol=1e-7 if far else 1e-12)
         assert calls == (2 if far else 1)
+
+
+class Renorm(nn.BatchNorm):
+    """Batch renormalisation (Ioffe 2017): y = weight (r x_hat + d) + bias, with r and d constants in the backward pass."""
+
+    class Used(Statistics):
+        """Statistics with room for r and d."""
+
+    def statistics(self, moments):
+        s = super().statistics(moments)
+        std, running_std = np.sqrt(s.var + self.eps), np.sqrt(self.running_var + self.eps)
+        r = np.clip(std / running_std, 1 / 3, 3)
+        d = np.clip((s.mean - self.running_mean) / running_std, -2, 2)
+        used = self.Used(*s._replace(mean=s.mean - d * std / r, var=(std / r) ** 2 - self.eps))
+        used.r, used.d = r, d
+        return used
+
+    def statistics_backward(self, sums, context):
+        """What `x_hat` is to the engine is r x_hat + d to the paper."""
+        r, d = context.statistics.r, context.statistics.d
+        b = (sums.dy_x_hat - d * sums.dy) / r**2
+        return BackwardSums(sums.dy - d * b, b)
+
+
+def test_renorm_converts() -> None:
+    """r and d come from the running statistics of before the pass; backward needs them; what is stored is not what is used."""
+    x, dy, weight = RNG.normal(size=(8, 3)) * [0.2, 1, 9] + [0, 1, 5], RNG.normal(size=(8, 3)), RNG.uniform(1, 2, 3)
+    rows = np.split(np.arange(8), np.cumsum(UNEVEN)[:-1])
+
+    def on_rank(comm):
+        model = nn.convert_sync_batchnorm(nn.Sequential(Renorm(3, **F64)), comm)
+        model[0].weight.data = weight.copy()
+        mine = rows[comm.rank]
+        return model(x[mine]), model.backward(dy[mine]), model[0].running_mean, model[0].running_var
+
+    parts = launch(on_rank, 4)
+    std = np.sqrt(x.var(0) + 1e-5)
+    running_std = np.sqrt(1 + 1e-5)
+    x_hat, r, d = (x - x.mean(0)) / std, np.clip(std / running_std, 1 / 3, 3), np.clip(x.mean(0) / running_std, -2, 2)
+    assert r[0] == 1 / 3
+    assert d[2] == 2
+    np.testing.assert_allclose(np.concatenate([part[0] for part in parts]), weight * (r * x_hat + d), atol=1e-12)
+    dx = weight * r / std * (dy - dy.mean(0) - x_hat * (dy * x_hat).mean(0))
+    np.testing.assert_allclose(np.concatenate([part[1] for part in parts]), dx, atol=1e-12)
+    for _, _, mean, var in parts:
+        np.testing.assert_allclose(mean, 0.1 * x.mean(0))
+        np.testing.assert_allclose(var, 0.9 + 0.1 * x.var(0, ddof=1))
 
 
 def test_the_mixin_makes_a_class_of_its_own_too() -> None:

@@ -28,7 +28,7 @@ class LocalCountInRunningVar(nn.SyncBatchNorm):
 
     def statistics(self, moments):
         s = super().statistics(moments)
-        return s._replace(unbiased_var=s.var * self._n / (self._n - 1))
+        return s._replace(stored_var=s.var * self._n / (self._n - 1))
 
 
 class LocalCountInDx(nn.SyncBatchNorm):

@@ -19,11 +19,20 @@ from .module import Module, Parameter
 
 
 class Statistics(NamedTuple):
-    """What a batch is normalised with: mean and biased variance (C,), the unbiased variance to store, and n, the count behind them."""
+    """What a batch is normalised with and remembered by, each (C,).
+
+    Attributes:
+        mean: what is subtracted.
+        var: what is divided by, with eps, as its square root: the biased variance.
+        stored_mean: what the running mean moves towards.
+        stored_var: what the running variance moves towards: the unbiased variance.
+        n: the count behind them.
+    """
 
     mean: Array
     var: Array
-    unbiased_var: Array
+    stored_mean: Array
+    stored_var: Array
     n: float
 
 
@@ -145,7 +154,8 @@ class BatchNorm(Module):
         """
         n = moments.count
         if n == 0:
-            return Statistics(np.zeros(self.num_features), np.ones(self.num_features), np.ones(self.num_features), 0)
+            zero, one = np.zeros(self.num_features), np.ones(self.num_features)
+            return Statistics(zero, one, zero, one, 0)
         if self.training and n <= ONE:
             raise CountError(
                 f"{type(self).__name__}({self.num_features}) in training",
@@ -153,8 +163,8 @@ class BatchNorm(Module):
                 expected="more than 1",
                 do=f"One position has no variance: use more rows, synchronise over ranks, or call eval(). {SHARES}",
             )
-        biased = moments.var()
-        return Statistics(moments.mean, biased, biased * (n / (n - 1)) if n > 1 else biased, n)
+        mean, var = moments.mean, moments.var()
+        return Statistics(mean, var, mean, var * (n / (n - 1)) if n > 1 else var, n)
 
     def statistics_backward(self, sums: BackwardSums, context: Context) -> BackwardSums:
         """Takes (sum(dy), sum(dy x_hat)) of the batch, returns the (a, b) that `statistics` makes of them in dx.
@@ -218,5 +228,5 @@ class BatchNorm(Module):
             return
         self.num_batches_tracked = np.array(self.num_batches_tracked + 1)  # a sum of arrays without axes is no array
         batches = int(self.num_batches_tracked)
-        self.running_mean = running.updated(self.running_mean, used.mean, self.momentum, batches)
-        self.running_var = running.updated(self.running_var, used.unbiased_var, self.momentum, batches)
+        self.running_mean = running.updated(self.running_mean, used.stored_mean, self.momentum, batches)
+        self.running_var = running.updated(self.running_var, used.stored_var, self.momentum, batches)
