@@ -37,7 +37,9 @@ class AveragedBatchNorm(SharedSums, BatchNorm):
     def sum_forward(self, local: Moments) -> Moments:
         """Averages over the non-empty ranks."""
         n, c = local.count, len(local.total)
-        summed = self.allreduce(np.concatenate([local.mean, local.var(), [1.0, n]]) if n else np.zeros(2 * c + 2))
+        own = np.concatenate([local.mean, local.var(), [1.0, n]]) if n else np.zeros(2 * c + 2)
+        with self.speaks:
+            summed = self.comm.allreduce(own)
         ranks, total = float(summed[-2]), float(summed[-1])
         if ranks == 0:
             return local

@@ -19,17 +19,22 @@ class SharedSums(Talker):
 
     def sum_forward(self, local: Moments) -> Moments:
         """The moments of the union: moments add, so one all-reduce of their sum is exact."""
-        union = Moments.unpack(self.allreduce(local.pack()))
-        n, total = union.count, union.total
-        if np.count_nonzero(total * total > FAR / (1 + FAR) * n * (union.total_sq + n * self.eps)):
-            # mean^2 > FAR (var + eps). Every rank knows this now, and knows the mean: the same once more, around it.
-            mean = union.mean
-            union = Moments.unpack(self.allreduce(local.around(mean).pack())).around(-mean)
+        packed = local.pack()
+        with self.speaks:
+            union = Moments.unpack(self.comm.allreduce(packed, out=packed))
+            n, total = union.count, union.total
+            if np.count_nonzero(total * total > FAR / (1 + FAR) * n * (union.total_sq + n * self.eps)):
+                # mean^2 > FAR (var + eps). Every rank knows this now, and knows the mean: the same once more, around it.
+                mean = union.mean
+                packed = local.around(mean).pack()
+                union = Moments.unpack(self.comm.allreduce(packed, out=packed)).around(-mean)
         return union
 
     def sum_backward(self, local: BackwardSums) -> BackwardSums:
         """The adjoint of a sum over ranks is a sum over ranks."""
-        return BackwardSums.unpack(self.allreduce(local.pack()))
+        packed = local.pack()
+        with self.speaks:
+            return BackwardSums.unpack(self.comm.allreduce(packed, out=packed))
 
 
 class SyncBatchNorm(SharedSums, BatchNorm):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import inspect
 from typing import Any, ClassVar
 
-from ..arrays import Array
 from ..comm.base import Communicator
 from ..comm.calls import Speaker
 from ..comm.serial import SerialCommunicator
@@ -18,8 +17,12 @@ class Talker:
     wherever the layers are equally wide.
 
     Args: those of the layer, and comm, the ranks to share statistics with (default: this rank alone).
+
+    Attributes:
+        speaks: `with self.speaks:` goes around every call of this layer.
     """
 
+    speaks: Speaker
     __signature__: ClassVar[inspect.Signature | None]
 
     def __init__(self, *args: Any, comm: Communicator | None = None, **kwargs: Any) -> None:
@@ -35,11 +38,6 @@ class Talker:
             comm = inspect.signature(Talker.__init__).parameters["comm"]
             cls.__signature__ = inspect.Signature(sorted([*arguments, comm], key=lambda each: each.kind))
 
-    def allreduce(self, packed: Array) -> Array:
-        """The sum over all ranks, in place of `packed`, in this layer's name."""
-        with self._speaks:
-            return self._comm.allreduce(packed, out=packed)
-
     @property
     def comm(self) -> Communicator:
         """The ranks to share statistics with."""
@@ -48,8 +46,8 @@ class Talker:
     @comm.setter
     def comm(self, comm: Communicator) -> None:
         comm.layers += 1
-        self._comm, self._speaks = comm, Speaker(f"{type(self).__name__} {comm.layers}")
+        self._comm, self.speaks = comm, Speaker(f"{type(self).__name__} {comm.layers}")
 
     @comm.deleter
     def comm(self) -> None:
-        del self._comm, self._speaks
+        del self._comm, self.speaks
