@@ -211,10 +211,10 @@ for name in DEALS:
 #
 # ## BN plus two lines
 #
-# `nn.BatchNorm` asks for the sum over its batch in two places. `nn.SyncBatchNorm` answers in two methods:
+# `nn.BatchNorm` asks for the sum over its batch in two places. `nn.SyncBatchNorm` is `nn.BatchNorm` with a mixin before it, `nn.SharedSums`, that answers in two methods:
 
 # %%
-for method in (nn.SyncBatchNorm.batch_statistics, nn.SyncBatchNorm.sum_backward):
+for method in (nn.SharedSums.sum_forward, nn.SharedSums.sum_backward):
     print(inspect.getsource(method))
 
 # %% [markdown]

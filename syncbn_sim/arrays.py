@@ -18,7 +18,7 @@ def as_array(x: object, name: str) -> Array:
     Raises:
         DtypeError: `x` is a `numpy.ma.MaskedArray`.
     """
-    if type(x) is not np.ndarray and isinstance(x, np.ma.MaskedArray):
+    if isinstance(x, np.ma.MaskedArray):
         raise DtypeError(
             name,
             got="a numpy.ma.MaskedArray",
@@ -34,7 +34,7 @@ def as_float_array(x: object, name: str = "x") -> Array:
     Raises:
         DtypeError: `x` is not floating point (rounding y back to integers would lose it silently), or a masked array.
     """
-    array = as_array(x, name)
+    array: Array = x if type(x) is np.ndarray else as_array(x, name)
     if array.dtype.kind != "f":
         raise DtypeError(
             name,
@@ -70,6 +70,17 @@ def position_weights(weights: object, positions: tuple[int, ...]) -> Array:
             which then holds for every position of that row. Bools are taken as 0 and 1.
         positions: the shape of the data without its channel axis.
 
+    Raises: what `frequency_weights` raises.
+    """
+    w = frequency_weights(weights, positions)
+    if w.shape != positions:
+        w = np.broadcast_to(w.reshape(-1, *[1] * (len(positions) - 1)), positions)
+    return w
+
+
+def frequency_weights(weights: object, positions: tuple[int, ...]) -> Array:
+    """Returns a float64 copy of weights that may be one a position or one a row, as they came.
+
     Raises:
         ShapeError: neither shape.
         DtypeError: not numbers.
@@ -79,16 +90,14 @@ def position_weights(weights: object, positions: tuple[int, ...]) -> Array:
     if w.dtype.kind not in "fiub":
         raise DtypeError("weights", got=f"dtype {w.dtype}", expected="numbers >= 0", do="Pass a float or bool array.")
     w = w.astype(np.float64)
-    if w.shape != positions:
-        if w.shape != positions[:1]:
-            raise ShapeError(
-                "weights",
-                got=w.shape,
-                expected=f"{positions} (one for each position) or {positions[:1]} (one a row)",
-                do="Weights have the shape of x without its channel axis.",
-            )
-        w = np.broadcast_to(w.reshape(-1, *[1] * (len(positions) - 1)), positions)
-    if not np.all(np.isfinite(w)) or np.any(w < 0):
+    if w.shape != positions and w.shape != positions[:1]:
+        raise ShapeError(
+            "weights",
+            got=w.shape,
+            expected=f"{positions} (one for each position) or {positions[:1]} (one a row)",
+            do="Weights have the shape of x without its channel axis.",
+        )
+    if np.count_nonzero((w >= 0) & (w < np.inf)) < w.size:
         raise ArgumentError(
             "weights",
             got="a negative or non-finite weight",
@@ -96,41 +105,3 @@ def position_weights(weights: object, positions: tuple[int, ...]) -> Array:
             do="Use 0 to mask a position.",
         )
     return w
-
-
-def zero_masked(x: Array, weights: object | None, behind: int = -1) -> Array:
-    """Returns `x` with 0 where its position has weight 0, so that what stands there is never read.
-
-    Args:
-        x: (N, ...) data.
-        weights: one a position or one a row, or None.
-        behind: how many trailing axes share one weight; default: all but the first axis, one weight a row.
-    """
-    if weights is None:
-        return x
-    positions = x.shape[:1] if behind < 0 else x.shape[: x.ndim - behind]
-    w = position_weights(weights, positions)
-    return np.where((w > 0).reshape(*positions, *[1] * (x.ndim - len(positions))), x, x.dtype.type(0))
-
-
-def zero_masked_elementwise(x: Array, weights: object | None) -> Array:
-    """`zero_masked` for layers that have no channel axis, so that it must be told from the weights.
-
-    It is the axis of x that the weights lack. Where that leaves a choice, as for a square image, it is an axis at which x is
-    0 already wherever the weight is: the layer before has seen to it. Otherwise it is axis 1.
-
-    Raises:
-        ShapeError: the weights are neither one a row nor of x's shape without one axis.
-    """
-    if weights is None:
-        return x
-    w = as_array(weights, "weights")
-    if w.ndim < 2:
-        return zero_masked(x, w)
-    without = {axis: (*x.shape[:axis], *x.shape[axis + 1 :]) for axis in range(1, x.ndim)}
-    fitting = [axis for axis, positions in without.items() if positions == w.shape]
-    w = position_weights(w, w.shape if fitting else without.get(1, x.shape[:1]))
-    masks = [np.expand_dims(w > 0, axis) for axis in fitting]
-    if len(masks) > 1 and any(not np.any(x, where=~kept) for kept in masks):
-        return x
-    return np.where(masks[0], x, x.dtype.type(0))

@@ -354,7 +354,7 @@ def test_commands(tmp_path: Path) -> None:
 
 
 def test_the_clusters_table_gives_each_wire_format_its_own_cost(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    cluster(devices=("8,512",), compute_ms=20, figure=str(tmp_path / "c.png"))
+    cluster(devices=("8", "512"), compute_ms=20, figure=str(tmp_path / "c.png"))
     said, link = capsys.readouterr().out, link_named("roce-25g")
     for wire in WIRE_FORMATS:
         for devices in (8, 512):

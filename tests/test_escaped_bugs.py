@@ -72,7 +72,7 @@ def test_clear_contexts_forgets_gradients_too() -> None:
 
 def test_ctrl_c_within_a_step_leaves_nothing_behind() -> None:
     class Interrupted(nn.Module):
-        def forward(self, x, weights=None):
+        def _forward(self, x, counts):
             raise KeyboardInterrupt
 
     model = nn.Sequential(nn.Linear(2, 2, dtype=np.float64, rng=np.random.default_rng(0)), Interrupted())

@@ -293,7 +293,7 @@ def test_an_output_may_be_written_into(shape: tuple[int, ...], dtype: str) -> No
 @pytest.mark.parametrize("mean", [0.0, 50.0])
 def test_x_hat(shape: tuple[int, ...], mean: float) -> None:
     x, *_ = data(shape, "float32", mean)
-    batch = kernels.batch_of(x, None, Workspace())
+    batch = kernels.Many(x, Workspace())
     moments = batch.local_moments()
     batch.normalise(moments.mean, moments.var(), EPS, None, None)
     truth, _ = readable.standardize(wide(x), moments.mean, moments.var(), EPS)

@@ -9,29 +9,31 @@ import pytest
 from syncbn_sim import nn, optim, stats, train
 from syncbn_sim.comm import launch
 from syncbn_sim.functional.batch_norm import BackwardSums
-from syncbn_sim.nn.batch_norm import Statistics
 from syncbn_sim.stats.moments import Moments
 
 
 class MeanOfMeans(nn.SyncBatchNorm):
-    def batch_statistics(self, local):
+    def sum_forward(self, local):
         share = np.array([1.0 if local.count else 0.0])
-        mean, var, _, _ = self.statistics_of(local, minimum=0)
-        ranks = self.comm.allreduce(share)[0]
+        mean, var = (local.mean, local.var()) if local.count else (np.zeros(local.total.size),) * 2
+        ranks, n = self.comm.allreduce(share)[0], self.comm.allreduce(np.array([local.count]))[0]
         mean, var = self.comm.allreduce(share * mean) / ranks, self.comm.allreduce(share * var) / ranks
-        return Statistics(mean, var, var, float(self.comm.allreduce(np.array([local.count]))[0]))
+        return Moments.about(mean, n * var, n)
 
 
 class LocalCountInRunningVar(nn.SyncBatchNorm):
-    def batch_statistics(self, local):
-        s = super().batch_statistics(local)
-        n = max(local.count, 2)
-        return s._replace(unbiased_var=s.var * n / (n - 1))
+    def sum_forward(self, local):
+        self._n = max(local.count, 2)
+        return super().sum_forward(local)
+
+    def statistics(self, moments):
+        s = super().statistics(moments)
+        return s._replace(stored_var=s.var * self._n / (self._n - 1))
 
 
 class LocalCountInDx(nn.SyncBatchNorm):
-    def input_gradient(self, dy, context, weight, sums):
-        return super().input_gradient(dy, context._replace(n=dy.shape[0] * np.prod(dy.shape[2:])), weight, sums)
+    def statistics_backward(self, sums, context):
+        return BackwardSums(*(a * context.statistics.n / context.local.count for a in sums))
 
 
 class LostBackwardAllReduce(nn.SyncBatchNorm):
@@ -40,13 +42,13 @@ class LostBackwardAllReduce(nn.SyncBatchNorm):
 
 
 class LostForwardAllReduce(nn.SyncBatchNorm):
-    def batch_statistics(self, local):
-        return self.statistics_of(local, minimum=0)
+    def sum_forward(self, local):
+        return local
 
 
 class ForgottenWeight(nn.SyncBatchNorm):
-    def input_gradient(self, dy, context, weight, sums):
-        return super().input_gradient(dy, context, None, sums)
+    def _backward(self, dy, context):
+        return super()._backward(dy, context._replace(weight=None))
 
 
 class WorldSizeFactor(nn.SyncBatchNorm):
@@ -62,21 +64,21 @@ class GradientsReducedTwice(nn.SyncBatchNorm):
 
 
 class MaskIgnored(nn.SyncBatchNorm):
-    def forward(self, x, weights=None):
-        return super().forward(np.nan_to_num(x), None)
+    def __call__(self, x, weights=None):
+        return super().__call__(np.nan_to_num(x), None)
 
     def backward(self, dy):
         return super().backward(np.nan_to_num(dy))
 
 
 class OnePassFloat32(nn.SyncBatchNorm):
-    def forward(self, x, weights=None):
+    def _forward(self, x, counts):
         self._x = x
-        return super().forward(x, weights)
+        return super()._forward(x, counts)
 
-    def batch_statistics(self, local):
+    def sum_forward(self, local):
         axes = (0, *range(2, self._x.ndim))
-        return super().batch_statistics(
+        return super().sum_forward(
             Moments(local.count, self._x.sum(axes).astype(float), (self._x**2).sum(axes).astype(float))
         )
 

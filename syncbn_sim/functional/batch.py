@@ -46,10 +46,6 @@ class Batch:
         self._x, self.inv_std = F.standardize(self._x, mean, var, eps, self.weights)  # x itself is not needed any more
         return F.scale_and_shift(self._x, weight, bias, self.weights).astype(self.dtype)
 
-    def x_hat(self) -> Array:
-        """(x - mean) / sqrt(var + eps) in float64, 0 at masked positions; channels on axis 1."""
-        return self._x
-
     def local_backward_sums(self, dy: Array) -> BackwardSums:
         """sum(dy) and sum(dy x_hat) of each channel; dy, 0 at masked positions, is kept for the step after this one."""
         self._dy = dy

@@ -47,10 +47,6 @@ class Few(Batch):
         y = x_hat if weight is None else x_hat * weight
         return self._restored(y if bias is None else y + bias)
 
-    def x_hat(self) -> Array:
-        """Of the input's shape."""
-        return _as_second(self._x, self.shape)
-
     def local_backward_sums(self, dy: Array) -> BackwardSums:
         """Of rows."""
         self._dy = _rows(dy)

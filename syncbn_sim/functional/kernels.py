@@ -106,7 +106,7 @@ class Many(Batch):
         return _channels_second(y, self.last)
 
     def x_hat(self) -> Array:
-        """Computed anew: it is not kept."""
+        """(x - mean) / sqrt(var + eps) in float64, computed anew: it is not kept."""
         x = _channels_second(self._x, self.last).astype(np.float64)
         if self.shift is not None:
             x -= readable.per_channel(self.shift, x)

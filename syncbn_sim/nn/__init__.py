@@ -3,13 +3,14 @@
 from .activations import Flatten, ReLU
 from .averaged_batch_norm import AveragedBatchNorm
 from .batch_norm import BatchNorm
-from .containers import Sequential
+from .containers import ModuleList, Sequential
+from .contexts import check_no_contexts, clear_contexts, no_backward
 from .convert import convert_sync_batchnorm, revert_sync_batchnorm
 from .layer_norm import LayerNorm
 from .linear import Linear
 from .losses import BCEWithLogitsLoss, CrossEntropyLoss, Loss, MSELoss
-from .module import Module, Parameter, check_no_contexts, clear_contexts, no_backward
-from .sync_batch_norm import SyncBatchNorm
+from .module import Module, Parameter
+from .sync_batch_norm import SharedSums, SyncBatchNorm
 
 __all__ = [
     "AveragedBatchNorm",
@@ -22,9 +23,11 @@ __all__ = [
     "Loss",
     "MSELoss",
     "Module",
+    "ModuleList",
     "Parameter",
     "ReLU",
     "Sequential",
+    "SharedSums",
     "SyncBatchNorm",
     "check_no_contexts",
     "clear_contexts",

@@ -2,21 +2,24 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import numpy as np
-from numpy.typing import DTypeLike
 
-from ..arrays import Array
-from ..comm.base import Communicator
-from ..comm.serial import SerialCommunicator
-from ..errors import CountError
-from ..functional import batch_norm as F
 from ..functional.batch_norm import BackwardSums
-from ..stats.moments import ONE, SHARES, Moments
-from .batch_norm import BatchNorm, Context, Statistics
-from .talker import Talker
+from ..stats.moments import Moments
+from .batch_norm import BatchNorm, Context
+from .sync_batch_norm import SharedSums
 
 
-class AveragedBatchNorm(Talker, BatchNorm):
+@dataclass(frozen=True, eq=False, slots=True)
+class Averages(Moments):
+    """The moments of a batch that had the averaged mean and variance, and the number of ranks averaged over."""
+
+    ranks: float = 1.0
+
+
+class AveragedBatchNorm(SharedSums, BatchNorm):
     """BatchNorm with mean = average of the local means and var = average of the local biased variances.
 
     Two errors against the batch of all ranks: a rank with few rows counts as much as one with many, and the variance
@@ -31,49 +34,23 @@ class AveragedBatchNorm(Talker, BatchNorm):
     Raises: what BatchNorm raises, with the count over all ranks. A local count of 1 is legal: its variance is 0.
     """
 
-    def __init__(
-        self,
-        num_features: int,
-        eps: float = 1e-5,
-        momentum: float | None = 0.1,
-        affine: bool = True,
-        track_running_stats: bool = True,
-        dtype: DTypeLike = np.float32,
-        channel_axis: int = 1,
-        comm: Communicator | None = None,
-    ) -> None:
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, dtype, channel_axis)
-        self.comm = comm or SerialCommunicator()
-
-    def batch_statistics(self, local: Moments) -> Statistics:
-        """Averages over the non-empty ranks. The count is the one behind *this* rank's share: K n_rank."""
-        n = local.count
-        own = np.concatenate([local.mean, local.var(), [1.0, n]]) if n else np.zeros(2 * self.num_features + 2)
+    def sum_forward(self, local: Moments) -> Moments:
+        """Averages over the non-empty ranks."""
+        n, c = local.count, len(local.total)
+        own = np.concatenate([local.mean, local.var(), [1.0, n]]) if n else np.zeros(2 * c + 2)
         with self.speaks:
-            *both, ranks, total = self.comm.allreduce(own)
+            summed = self.comm.allreduce(own)
+        ranks, total = float(summed[-2]), float(summed[-1])
         if ranks == 0:
-            return self.statistics_of(local)
-        if total <= ONE:
-            raise CountError(
-                f"{type(self).__name__}({self.num_features}) in training",
-                got=f"a total count of {total:g} over all ranks",
-                expected="more than 1",
-                do=f"One position has no variance: use more rows. {SHARES}",
-            )
-        mean, var = np.split(np.array(both) / ranks, 2)
-        return Statistics(mean, var, var * (total / (total - 1)), ranks * n or 1.0)
+            return local
+        mean, var = np.split(summed[:-2] / ranks, 2)
+        return Averages(total, total * mean, total * (var + mean * mean), total * var, mean, ranks)
 
-    def sum_backward(self, local: BackwardSums) -> BackwardSums:
-        """Every rank's output depends on the averages, so the sums run over all ranks."""
-        with self.speaks:
-            return BackwardSums.unpack(self.comm.allreduce(local.pack()))
-
-    def input_gradient(self, dy: Array, context: Context, weight: Array | None, sums: BackwardSums) -> Array:
-        """As for BatchNorm, but a row moves the variance by its distance from its *own* rank's mean."""
-        x_hat, weights = context.batch.x_hat(), context.batch.weights
-        own = F.local_moments(x_hat, weights)
-        if own.count == 0:
-            return dy
-        from_own_mean = x_hat - F.per_channel(own.mean, x_hat)
-        dx = F.input_gradient(dy, from_own_mean, context.batch.inv_std, weight, sums, context.n or 1, weights)
-        return dx.astype(dy.dtype)
+    def statistics_backward(self, sums: BackwardSums, context: Context) -> BackwardSums:
+        """A row moves the averages by 1 / (K n_rank), and the variance by its distance from its *own* rank's mean."""
+        own, averages = context.local, context.moments
+        if own is None or own.count == 0 or not isinstance(averages, Averages):
+            return sums
+        share = averages.count / (averages.ranks * own.count)
+        own_mean = (own.mean - averages.mean) * context.batch.inv_std  # of this rank's x_hat
+        return BackwardSums(share * (sums.dy - own_mean * sums.dy_x_hat), share * sums.dy_x_hat)

@@ -1,15 +1,15 @@
-"""Batch normalisation on this rank's own batch, and the two places at which a subclass can make it the batch of all ranks."""
+"""Batch normalisation on this rank's own batch, and the methods by which a subclass sums over more ranks or decides otherwise."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ..arrays import Array, as_float_array, parameter_dtype, position_weights
+from ..arrays import Array, parameter_dtype
 from ..errors import ArgumentError, CountError, ShapeError
-from ..functional import batch_norm as F
 from ..functional.batch import Batch
 from ..functional.batch_norm import BackwardSums
 from ..functional.kernels import batch_of
@@ -19,20 +19,40 @@ from .module import Module, Parameter
 
 
 class Statistics(NamedTuple):
-    """What a batch is normalised with: mean and biased variance (C,), the unbiased variance to store, and n, the count behind them."""
+    """What a batch is normalised with and remembered by, each (C,).
+
+    Attributes:
+        mean: what is subtracted.
+        var: what is divided by, with eps, as its square root: the biased variance.
+        stored_mean: what the running mean moves towards.
+        stored_var: what the running variance moves towards: the unbiased variance.
+        n: the count behind them.
+    """
 
     mean: Array
     var: Array
-    unbiased_var: Array
+    stored_mean: Array
+    stored_var: Array
     n: float
 
 
 class Context(NamedTuple):
-    """What backward needs. `n` None: frozen statistics; `shared`: they may be those of more ranks, so the sums must be too."""
+    """What backward needs.
+
+    Attributes:
+        batch: this rank's.
+        weight: gamma as it was, or None.
+        local: moments of this rank's batch; None, as the next two, if the statistics were the stored ones.
+        moments: what `sum_forward` has made of them.
+        statistics: what `statistics` has made of those.
+        shared: whether the sums were taken over more than this rank, so that backward must too.
+    """
 
     batch: Batch
     weight: Array | None
-    n: float | None
+    local: Moments | None
+    moments: Moments | None
+    statistics: Statistics | None
     shared: bool
 
 
@@ -61,9 +81,15 @@ class BatchNorm(Module):
         ShapeError: rank below 2, or a wrong number of channels.
         CountError: training with a total weight of more than 0 and at most 1 (beyond rounding): no variance.
 
+    Attributes:
+        monitor: None, or a function that each forward pass in training calls with the layer, the moments of this rank's batch and
+            those of the batch that normalises. Every rank calls it at the same place, so it may talk; a count may be 0.
+
     Source: Ioffe & Szegedy (2015), algorithms 1 and 2; conventions of torch.nn.BatchNorm1d.
     """
 
+    channel_axes: tuple[int]
+    monitor: Callable[[BatchNorm, Moments, Moments], None] | None = None
     running_mean: Array | None
     running_var: Array | None
     num_batches_tracked: Array | None
@@ -80,20 +106,26 @@ class BatchNorm(Module):
     ) -> None:
         super().__init__()
         running.check_momentum(momentum)
-        if num_features < 1 or not eps >= 0:
+        if num_features < 1 or not eps >= 0 or channel_axis == 0:
             raise ArgumentError(
                 "BatchNorm",
-                got=f"num_features={num_features}, eps={eps}",
-                expected="at least one channel and eps >= 0",
+                got=f"num_features={num_features}, eps={eps}, channel_axis={channel_axis}",
+                expected="at least one channel, eps >= 0, and rows, not channels, on axis 0",
                 do="The first argument is the number of channels.",
             )
-        self.num_features, self.eps, self.momentum, self.channel_axis = num_features, eps, momentum, channel_axis
+        self.num_features, self.eps, self.momentum = num_features, eps, momentum
+        self.channel_axes = (channel_axis,)
         self.weight = Parameter(np.ones(num_features), dtype) if affine else None
         self.bias = Parameter(np.zeros(num_features), dtype) if affine else None
         kind, tracks = parameter_dtype(dtype), track_running_stats
         self.register_buffer("running_mean", np.zeros(num_features, kind) if tracks else None)
         self.register_buffer("running_var", np.ones(num_features, kind) if tracks else None)
         self.register_buffer("num_batches_tracked", np.array(0, np.int64) if tracks else None)
+
+    @property
+    def channel_axis(self) -> int:
+        """The axis of the channels."""
+        return self.channel_axes[0]
 
     def reset_running_stats(self) -> None:
         """Forgets all batches: running mean 0, running variance 1, none counted. Without running statistics it does nothing."""
@@ -102,106 +134,99 @@ class BatchNorm(Module):
         self.running_mean, self.running_var = np.zeros_like(self.running_mean), np.ones_like(self.running_var)
         self.num_batches_tracked = np.array(0, np.int64)
 
-    # -- the two sums over the batch, which a subclass may take over more than this rank ------------------------------
+    # -- talking: the two sums over the batch, which `SharedSums` takes over all ranks -------------------------------
 
-    def batch_statistics(self, local: Moments) -> Statistics:
-        """Turns this rank's moments into the statistics to normalise with."""
-        return self.statistics_of(local)
-
-    def sum_backward(self, local: BackwardSums) -> BackwardSums:
-        """Turns this rank's backward sums into those of the batch whose statistics were used."""
+    def sum_forward(self, local: Moments) -> Moments:
+        """Turns this rank's moments into those of the batch that normalises."""
         return local
 
-    # -----------------------------------------------------------------------------------------------------------------
+    def sum_backward(self, local: BackwardSums) -> BackwardSums:
+        """Turns this rank's backward sums into those of the same batch."""
+        return local
 
-    def forward(self, x: Array, weights: object | None = None) -> Array:
-        """Returns y, shape and dtype of x."""
-        x = self._channels_second(x)
-        w = None if weights is None else position_weights(weights, (x.shape[0], *x.shape[2:]))
-        batch = batch_of(x, w, self._workspace)
-        shared, n = self.training, None
-        if self.training or self.running_mean is None or self.running_var is None:
-            local = batch.local_moments()
-            mean, var, unbiased_var, n = (
-                self.batch_statistics(local) if shared else self.statistics_of(local, minimum=0)
-            )
-            if shared and n > 0:
-                self._remember(mean, unbiased_var)
-        else:
-            mean, var = self.running_mean, self.running_var
-        # A copy: whoever steps, or writes into the weight, does not change what this pass did.
-        weight = self.weight.data.copy() if self.weight else None
-        y = batch.normalise(mean, var, self.eps, weight, self.bias.data if self.bias else None)
-        self.push(Context(batch, weight, n, shared))
-        return self._channels_back(y)
+    # -- deciding: what is normalised with, and what that means for dx ------------------------------------------------
 
-    def backward(self, dy: Array) -> Array:
-        """Adds this rank's share to the gradients of weight and bias, returns dx."""
-        context: Context = self.pop()
-        batch = context.batch
-        dy = self._channels_second(dy, "dy")
-        if dy.shape != batch.shape:
-            raise ShapeError(
-                "dy",
-                got=dy.shape,
-                expected=f"{batch.shape} (channels second), the shape of y",
-                do="Pass the gradient of the latest forward pass.",
-            )
-        if batch.weights is not None:
-            dy = np.where(F.over_channels(batch.weights, dy) > 0, dy, dy.dtype.type(0))
-        local = batch.local_backward_sums(dy)
-        if self.weight:
-            self.weight.add_grad(local.dy_x_hat)
-        if self.bias:
-            self.bias.add_grad(local.dy)
-        if context.n is None:
-            dx = batch.frozen_input_gradient(context.weight)
-        else:
-            sums = self.sum_backward(local) if context.shared else local
-            dx = self.input_gradient(dy, context, context.weight, sums)
-        return self._channels_back(dx)
-
-    def input_gradient(self, dy: Array, context: Context, weight: Array | None, sums: BackwardSums) -> Array:
-        """Dx from the sums of the batch whose statistics were used."""
-        return context.batch.input_gradient(weight, sums, context.n or 1.0)
-
-    def statistics_of(self, moments: Moments, minimum: float = ONE) -> Statistics:
-        """Mean and variances of some moments; of an empty batch 0 and 1, which then touch nothing.
+    def statistics(self, moments: Moments) -> Statistics:
+        """Mean and variances of the batch; of an empty one 0 and 1, which then touch nothing.
 
         Raises:
-            CountError: the count is above 0 and not above `minimum`.
+            CountError: in training, the count is above 0 and not above 1 (beyond rounding).
         """
         n = moments.count
         if n == 0:
-            return Statistics(np.zeros(self.num_features), np.ones(self.num_features), np.ones(self.num_features), 0)
-        if n <= minimum:
+            zero, one = np.zeros(self.num_features), np.ones(self.num_features)
+            return Statistics(zero, one, zero, one, 0)
+        if self.training and n <= ONE:
             raise CountError(
                 f"{type(self).__name__}({self.num_features}) in training",
                 got=f"a total count of {n:g} for each channel",
                 expected="more than 1",
                 do=f"One position has no variance: use more rows, synchronise over ranks, or call eval(). {SHARES}",
             )
-        biased = moments.var()
-        return Statistics(moments.mean, biased, biased * (n / (n - 1)) if n > 1 else biased, n)
+        mean, var = moments.mean, moments.var()
+        return Statistics(mean, var, mean, var * (n / (n - 1)) if n > 1 else var, n)
 
-    def _remember(self, mean: Array, unbiased_var: Array) -> None:
+    def statistics_backward(self, sums: BackwardSums, context: Context) -> BackwardSums:
+        """Takes (sum(dy), sum(dy x_hat)) of the batch, returns the (a, b) that `statistics` makes of them in dx.
+
+        dx = weight inv_std (dy - w (a + x_hat b) / n), with w the position's frequency weight. Statistics that are the mean and the
+        variance have a = sum(dy) and b = sum(dy x_hat).
+        """
+        return sums
+
+    # -----------------------------------------------------------------------------------------------------------------
+
+    def _check(self, x: Array) -> None:
+        (axis,) = self.channel_axes
+        if not -x.ndim < axis < x.ndim or x.shape[axis] != self.num_features:
+            raise ShapeError(
+                f"{type(self).__name__} x",
+                got=x.shape,
+                expected=f"rank 2 or more with {self.num_features} channels on axis {axis}",
+                do="Check num_features, or pass channel_axis=-1 for channels-last.",
+            )
+
+    def _forward(self, x: Array, counts: Array | None) -> tuple[Array, Context]:
+        (axis,), training = self.channel_axes, self.training
+        batch = batch_of(x if axis == 1 else np.moveaxis(x, axis, 1), counts, self._workspace)
+        # A copy: whoever steps, or writes into the weight, does not change what this pass did.
+        weight = self.weight.data.copy() if self.weight else None
+        if training or self.running_mean is None or self.running_var is None:
+            local = batch.local_moments()
+            moments = self.sum_forward(local) if training else local
+            if training and self.monitor:
+                self.monitor(self, local, moments)
+            used = self.statistics(moments)
+            mean, var = used.mean, used.var
+            if training and used.n > 0:
+                self._remember(used)
+            context = Context(batch, weight, local, moments, used, training)
+        else:
+            mean, var = self.running_mean, self.running_var
+            context = Context(batch, weight, None, None, None, False)
+        y = batch.normalise(mean, var, self.eps, weight, self.bias.data if self.bias else None)
+        return y if axis == 1 else np.moveaxis(y, 1, axis), context
+
+    def _backward(self, dy: Array, context: Context) -> Array:
+        batch, (axis,) = context.batch, self.channel_axes
+        sums = batch.local_backward_sums(dy if axis == 1 else np.moveaxis(dy, axis, 1))
+        if self.weight:
+            self.weight.add_grad(sums.dy_x_hat)
+        if self.bias:
+            self.bias.add_grad(sums.dy)
+        if context.statistics is None:
+            dx = batch.frozen_input_gradient(context.weight)
+        else:
+            if context.shared:
+                sums = self.sum_backward(sums)
+            sums = self.statistics_backward(sums, context)
+            dx = batch.input_gradient(context.weight, sums, context.statistics.n or 1.0)
+        return dx if axis == 1 else np.moveaxis(dx, 1, axis)
+
+    def _remember(self, used: Statistics) -> None:
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
         self.num_batches_tracked = np.array(self.num_batches_tracked + 1)  # a sum of arrays without axes is no array
         batches = int(self.num_batches_tracked)
-        self.running_mean = running.updated(self.running_mean, mean, self.momentum, batches)
-        self.running_var = running.updated(self.running_var, unbiased_var, self.momentum, batches)
-
-    def _channels_second(self, x: Array, name: str = "x") -> Array:
-        x = as_float_array(x, name)
-        if x.ndim < 2 or not -x.ndim <= self.channel_axis < x.ndim or x.shape[self.channel_axis] != self.num_features:
-            raise ShapeError(
-                f"{type(self).__name__} {name}",
-                got=x.shape,
-                expected=f"rank 2 or more with {self.num_features} channels on axis {self.channel_axis}",
-                do="Check num_features, or pass channel_axis=-1 for channels-last.",
-            )
-        return x if self.channel_axis == 1 else np.moveaxis(x, self.channel_axis, 1)
-
-    def _channels_back(self, y: Array) -> Array:
-        return y if self.channel_axis == 1 else np.moveaxis(y, 1, self.channel_axis)
+        self.running_mean = running.updated(self.running_mean, used.stored_mean, self.momentum, batches)
+        self.running_var = running.updated(self.running_var, used.stored_var, self.momentum, batches)

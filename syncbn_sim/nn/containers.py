@@ -2,24 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from ..arrays import Array
 from .module import Module
 
 
-class Sequential(Module):
-    """Layers one after the other; position weights travel to each of them. Children are named "0", "1", ..."""
+class ModuleList(Module):
+    """Modules that another module uses as it likes; named "0", "1", ... and found as its children. It cannot be called itself."""
 
-    def __init__(self, *layers: Module) -> None:
+    def __init__(self, modules: Iterable[Module] = ()) -> None:
         super().__init__()
-        self.layers = list(layers)
+        self.layers = list(modules)
+
+    def append(self, module: Module) -> None:
+        """Adds one at the end."""
+        self.layers.append(module)
 
     def named_children(self) -> Iterator[tuple[str, Module]]:
-        """The layers by position."""
+        """The modules by position."""
         return ((str(i), layer) for i, layer in enumerate(self.layers))
 
-    def forward(self, x: Array, weights: object | None = None) -> Array:
+    def _place(self, name: str, module: Module) -> None:
+        self.layers[int(name)] = module
+
+    def __getitem__(self, index: int) -> Module:
+        return self.layers[index]
+
+    def __iter__(self) -> Iterator[Module]:
+        return iter(self.layers)
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+
+class Sequential(ModuleList):
+    """Layers one after the other; position weights travel to each of them."""
+
+    def __init__(self, *layers: Module) -> None:
+        super().__init__(layers)
+
+    def __call__(self, x: Array, weights: object | None = None) -> Array:
         """layer_k(... layer_1(x))."""
         for layer in self.layers:
             x = layer(x, weights)
@@ -30,9 +53,3 @@ class Sequential(Module):
         for layer in reversed(self.layers):
             dy = layer.backward(dy)
         return dy
-
-    def __getitem__(self, index: int) -> Module:
-        return self.layers[index]
-
-    def __len__(self) -> int:
-        return len(self.layers)

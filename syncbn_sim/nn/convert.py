@@ -11,24 +11,25 @@ from ..errors import ArgumentError
 from .averaged_batch_norm import AveragedBatchNorm
 from .batch_norm import BatchNorm
 from .module import Module
-from .sync_batch_norm import SyncBatchNorm
+from .sync_batch_norm import SharedSums, SyncBatchNorm
 
 M = TypeVar("M", bound=Module)
 
 
 def convert_sync_batchnorm(model: M, comm: Communicator) -> M:
-    """Makes every BatchNorm of `model` share its statistics over `comm`, in place.
+    """Makes every batch norm of `model` share its sums over `comm`, in place.
 
     Only the layers' class changes: parameters (so a built optimiser stays valid), buffers, modes, hyper-parameters and
-    sharing (a layer used twice stays one layer) are untouched, and the methods of your own subclass of BatchNorm survive, since it
-    becomes a subclass of SyncBatchNorm *and* of yours. Layers that are synchronised already get the new communicator.
+    sharing (a layer used twice stays one layer) are untouched. Your own subclass of BatchNorm keeps its methods, `statistics` and
+    `statistics_backward` among them: it becomes a subclass of SyncBatchNorm *and* of yours. Layers that are synchronised already get
+    the new communicator.
 
     Returns:
         The same model.
 
     Raises:
-        ArgumentError: there is an AveragedBatchNorm, which talks already, and wrongly; or a subclass that changes where sums are
-            taken itself (batch_statistics, sum_backward), which would be lost.
+        ArgumentError: there is an AveragedBatchNorm, which talks already, and wrongly; or a subclass that sums over the batch itself
+            (sum_forward, sum_backward), which would be lost.
     """
     layers = [(name, m) for name, m in model.named_modules() if isinstance(m, BatchNorm)]
     for name, layer in layers:
@@ -39,30 +40,31 @@ def convert_sync_batchnorm(model: M, comm: Communicator) -> M:
                 expected="BatchNorm or SyncBatchNorm layers",
                 do="Build that layer as a BatchNorm.",
             )
-        for hook in ("batch_statistics", "sum_backward"):
-            if not isinstance(layer, SyncBatchNorm) and getattr(type(layer), hook) is not getattr(BatchNorm, hook):
+        for hook in ("sum_forward", "sum_backward"):
+            if not isinstance(layer, SharedSums) and getattr(type(layer), hook) is not getattr(BatchNorm, hook):
                 raise ArgumentError(
                     f"layer {name!r}",
                     got=f"a {type(layer).__name__} with its own {hook}",
-                    expected="a subclass that leaves the sums to BatchNorm",
+                    expected="a subclass that leaves the sums to BatchNorm (its own `statistics` may stay)",
                     do="Derive it from SyncBatchNorm instead.",
                 )
     for _, layer in layers:
-        if not isinstance(layer, SyncBatchNorm):
+        if not isinstance(layer, SharedSums):
             layer.__class__ = _synchronised(cast(Any, type(layer)))
         cast(SyncBatchNorm, layer).comm = comm
     return model
 
 
 def revert_sync_batchnorm(model: M) -> M:
-    """Makes every SyncBatchNorm of `model` an ordinary BatchNorm (or the subclass it was) again, in place; returns the model.
+    """Makes every synchronised batch norm of `model` an ordinary BatchNorm (or the subclass it was) again, in place; returns the model.
 
     A layer of your own subclass of SyncBatchNorm keeps its class, and so its methods; its statistics become those of this rank alone.
     """
     for layer in model.modules():
-        if not isinstance(layer, SyncBatchNorm):
+        if not isinstance(layer, SharedSums) or isinstance(layer, AveragedBatchNorm):
             continue
-        local: Any = BatchNorm if type(layer) is SyncBatchNorm else vars(type(layer)).get("converted_from")
+        kind = cast(Any, type(layer))
+        local: Any = BatchNorm if kind is SyncBatchNorm else vars(kind).get("converted_from")
         if local is None:
             layer.comm = SerialCommunicator()
         else:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ..arrays import Array, as_float_array, zero_masked
+from ..arrays import Array
 from ..errors import ShapeError
-from ..functional.layer_norm import layer_norm, layer_norm_backward
+from ..functional.layer_norm import LayerNormContext, layer_norm, layer_norm_backward
 from .module import Module, Parameter
 
 
@@ -30,6 +32,8 @@ class LayerNorm(Module):
     Source: Ba, Kiros & Hinton (2016).
     """
 
+    channel_axes: tuple[int, ...]
+
     def __init__(
         self,
         normalized_shape: int | tuple[int, ...],
@@ -43,32 +47,29 @@ class LayerNorm(Module):
         self.eps = eps
         self.weight = Parameter(np.ones(self.normalized_shape), dtype) if elementwise_affine else None
         self.bias = Parameter(np.zeros(self.normalized_shape), dtype) if elementwise_affine and bias else None
-        self._axes = tuple(range(-len(self.normalized_shape), 0))
+        self.channel_axes = tuple(range(-len(self.normalized_shape), 0))
 
-    def forward(self, x: Array, weights: object | None = None) -> Array:
-        """Returns y, shape and dtype of x."""
-        x = as_float_array(x)
-        if x.shape[-len(self._axes) :] != self.normalized_shape or x.ndim <= len(self._axes):
+    def _check(self, x: Array) -> None:
+        trailing = len(self.normalized_shape)
+        if x.shape[-trailing:] != self.normalized_shape or x.ndim <= trailing:
             raise ShapeError(
                 "LayerNorm input",
                 got=x.shape,
                 expected=f"(N, ..., {', '.join(map(str, self.normalized_shape))})",
                 do="normalized_shape is the shape of the trailing axes.",
             )
-        x = zero_masked(x, weights, len(self._axes))
-        # Copies, here and of the mask: whoever steps, or writes into them, does not change what this pass did.
-        weight = self.weight.data.copy() if self.weight else None
-        y, context = layer_norm(x, self._axes, self.eps, weight, self.bias.data if self.bias else None)
-        self.push((context, None if weights is None else np.array(weights), weight, x.dtype))
-        return zero_masked(y.astype(x.dtype), weights, len(self._axes))
 
-    def backward(self, dy: Array) -> Array:
-        """Adds to the gradients of weight and bias, returns dx."""
-        context, weights, weight, dtype = self.pop()
-        dy = zero_masked(as_float_array(dy, "dy"), weights, len(self._axes))
-        dx, d_weight, d_bias = layer_norm_backward(dy, context, self._axes, weight)
+    def _forward(self, x: Array, counts: Array | None) -> tuple[Array, Any]:
+        # A copy: whoever steps, or writes into the weight, does not change what this pass did.
+        weight = self.weight.data.copy() if self.weight else None
+        y, context = layer_norm(x, self.channel_axes, self.eps, weight, self.bias.data if self.bias else None)
+        return y, (context, weight)
+
+    def _backward(self, dy: Array, context: tuple[LayerNormContext, Array | None]) -> Array:
+        kept, weight = context
+        dx, d_weight, d_bias = layer_norm_backward(dy, kept, self.channel_axes, weight)
         if self.weight:
             self.weight.add_grad(d_weight)
         if self.bias:
             self.bias.add_grad(d_bias)
-        return dx.astype(dtype)
+        return dx

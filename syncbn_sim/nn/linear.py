@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ..arrays import Array, as_float_array, zero_masked
+from ..arrays import Array
 from ..errors import ShapeError
 from ..functional.linear import bias_backward, linear, linear_backward
 from .module import Module, Parameter
@@ -39,9 +41,7 @@ class Linear(Module):
         self.weight = Parameter(rng.uniform(-bound, bound, (out_features, in_features)), dtype)
         self.bias = Parameter(rng.uniform(-bound, bound, out_features), dtype) if bias else None
 
-    def forward(self, x: Array, weights: object | None = None) -> Array:
-        """Returns y (N, out_features) in x's dtype."""
-        x = as_float_array(x)
+    def _check(self, x: Array) -> None:
         if x.ndim != 2 or x.shape[1] != self.in_features:
             raise ShapeError(
                 "Linear input",
@@ -49,21 +49,18 @@ class Linear(Module):
                 expected=f"(N, {self.in_features})",
                 do="Put a Flatten before it, or fix in_features.",
             )
-        x = zero_masked(x, weights)
+
+    def _forward(self, x: Array, counts: Array | None) -> tuple[Array, Any]:
+        w = None
         if self._keeps_contexts:
-            # Copies: whoever steps or writes into the weight, or uses the mask again, does not change what this pass did.
+            # A copy: whoever steps, or writes into the weight, does not change what this pass did.
             w = self._workspace.take(self.weight.data.shape, self.weight.data.dtype)
             w[...] = self.weight.data
-            self.push((x, None if weights is None else np.array(weights), w))
-        y = linear(x, self.weight.data, self.bias.data if self.bias else None, self._workspace)
-        return zero_masked(y.astype(x.dtype, copy=False), weights)
+        return linear(x, self.weight.data, self.bias.data if self.bias else None, self._workspace), (x, w)
 
-    def backward(self, dy: Array) -> Array:
-        """Adds to the gradients of W and b, returns dx."""
-        x, weights, w = self.pop()
-        dy = zero_masked(as_float_array(dy, "dy"), weights)
-        dx, d_weight = linear_backward(dy, x, w, self._workspace)
+    def _backward(self, dy: Array, context: tuple[Array, Array]) -> Array:
+        dx, d_weight = linear_backward(dy, *context, self._workspace)
         self.weight.add_grad(d_weight)
         if self.bias:
             self.bias.add_grad(bias_backward(dy, self.bias.data))
-        return dx.astype(x.dtype, copy=False)
+        return dx

@@ -1,17 +1,18 @@
-"""Parameter, buffers and Module: state, and the pairing of forward with backward."""
+"""Parameter, buffers and Module: state, masks, and the pairing of forward with backward."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
 from typing import Any, Self
 
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ..arrays import Array, as_array, parameter_dtype
-from ..errors import ArgumentError, ContextError, StateDictError
+from ..arrays import Array, as_float_array, parameter_dtype
+from ..errors import ArgumentError, ContextError, ShapeError, StateDictError
 from ..workspace import Workspace
+from .masks import Mask, masked
+from .state import entry
 
 
 class Parameter:
@@ -42,52 +43,62 @@ class Parameter:
 
 
 class Module:
-    """Base of all layers. A subclass writes `forward(x, weights=None)` and `backward(dy)`.
+    """Base of all layers. A subclass writes `_forward` and `_backward`; what surrounds them is the same for every layer, and here.
 
-    Each forward pass pushes what its backward pass needs (`push`), backward pops the latest (`pop`), so
-    a layer may be used several times in one step, its backward passes in reverse order.
+    The input must be floats; y and dx have its dtype. Where a position's weight is 0, `_forward` and `_backward` get x and dy as 0,
+    whatever stands there, and y and dx are made 0. What `_forward` leaves for `_backward` waits until `backward` asks for the latest:
+    so a layer may be used several times in one step, its backward passes in reverse order.
 
     Attributes:
         training: True: use and update batch statistics; False: use the stored ones.
+        channel_axes: the axes of x that share one weight per position; None: told from the weights (`masks.masked`).
     """
+
+    channel_axes: tuple[int, ...] | None = None
 
     def __init__(self) -> None:
         self.training = True
-        self._contexts: list[Any] = []
+        self._contexts: list[tuple[tuple[int, ...], np.dtype[Any], Mask | None, Any]] = []
         self._keeps_contexts = True
         self._buffers: list[str] = []
         self._workspace = Workspace()
 
+    def __init_subclass__(cls) -> None:
+        """Refuses the name that PyTorch would call."""
+        super().__init_subclass__()
+        if "forward" in vars(cls):
+            raise ArgumentError(
+                f"class {cls.__name__}",
+                got="a method forward",
+                expected="_forward(x, counts), returning y and what _backward(dy, context) needs",
+                do="Write that, or, to work on the output of a layer, __call__(x, weights=None).",
+            )
+
     def __call__(self, x: Array, weights: object | None = None) -> Array:
-        """Runs the forward pass; `weights` are frequency weights, one a position (0 masks it)."""
-        return self.forward(x, weights)
-
-    def __repr__(self) -> str:
-        children = "".join(
-            f"\n  ({name}): " + repr(child).replace("\n", "\n  ") for name, child in self.named_children()
-        )
-        own = ", ".join(f"{name} {p.data.shape}" for name, p in vars(self).items() if isinstance(p, Parameter))
-        return f"{type(self).__name__}({own}{children}{chr(10) if children else ''})"
-
-    def forward(self, x: Array, weights: object | None = None) -> Array:
-        """Returns the output for `x`."""
-        raise NotImplementedError(f"{type(self).__name__} needs a forward(x, weights=None)")
+        """Runs the forward pass; `weights` are frequency weights, one a position or one a row (0 masks it)."""
+        x = as_float_array(x)
+        self._check(x)
+        counts = mask = None
+        if weights is not None:
+            counts, mask = masked(x, weights, self.channel_axes)
+            x = mask.zeroed(x)
+        y, context = self._forward(x, counts)
+        if y.dtype is not x.dtype:
+            y = y.astype(x.dtype, copy=False)
+        if mask:
+            y = mask.zeroed(y)
+        if self._keeps_contexts:
+            self._contexts.append((y.shape, x.dtype, mask, context))
+        return y
 
     def backward(self, dy: Array) -> Array:
-        """Takes d loss / d output, adds to the parameters' gradients, returns d loss / d input."""
-        raise NotImplementedError(f"{type(self).__name__} needs a backward(dy)")
-
-    def push(self, context: Any) -> None:
-        """Keeps what the backward pass of this forward pass needs."""
-        if self._keeps_contexts:
-            self._contexts.append(context)
-
-    def pop(self) -> Any:
-        """Returns the context of the latest forward pass that has had no backward pass.
+        """Takes d loss / d output of the latest forward pass, adds to the parameters' gradients, returns d loss / d input.
 
         Raises:
-            ContextError: there is none.
+            ContextError: there is no forward pass that has had no backward pass.
+            ShapeError: dy does not have the shape of the output.
         """
+        dy = as_float_array(dy, "dy")
         if not self._contexts:
             raise ContextError(
                 f"{type(self).__name__}.backward",
@@ -95,7 +106,38 @@ class Module:
                 expected="one forward for each backward",
                 do="Call the model first, outside nn.no_backward.",
             )
-        return self._contexts.pop()
+        shape, dtype, mask, context = self._contexts.pop()
+        if dy.shape != shape:
+            raise ShapeError(
+                f"{type(self).__name__} dy",
+                got=dy.shape,
+                expected=f"{shape}, the shape of y",
+                do="Pass the gradient of the latest forward pass.",
+            )
+        if mask:
+            dy = mask.zeroed(dy)
+        dx = self._backward(dy, context)
+        if dx.dtype is not dtype:
+            dx = dx.astype(dtype, copy=False)
+        return mask.zeroed(dx) if mask else dx
+
+    def _check(self, x: Array) -> None:
+        """Refuses an input of a wrong shape."""
+
+    def _forward(self, x: Array, counts: Array | None) -> tuple[Array, Any]:
+        """Returns the output for `x`, and what `_backward` needs. `counts` are the frequency weights, checked, for layers that count."""
+        raise NotImplementedError(f"{type(self).__name__} has no _forward(x, counts), so it cannot be called")
+
+    def _backward(self, dy: Array, context: Any) -> Array:
+        """Takes d loss / d output, adds to the parameters' gradients, returns d loss / d input."""
+        raise NotImplementedError(f"{type(self).__name__} has no _backward(dy, context)")
+
+    def __repr__(self) -> str:
+        children = "".join(
+            f"\n  ({name}): " + repr(child).replace("\n", "\n  ") for name, child in self.named_children()
+        )
+        own = ", ".join(f"{name} {p.data.shape}" for name, p in vars(self).items() if isinstance(p, Parameter))
+        return f"{type(self).__name__}({own}{children}{chr(10) if children else ''})"
 
     def register_buffer(self, name: str, value: Array | None) -> None:
         """Stores an array that belongs to the state but is not trained (None: absent, as for a layer without statistics)."""
@@ -107,6 +149,25 @@ class Module:
         for name, value in vars(self).items():
             if isinstance(value, Module):
                 yield name, value
+
+    def replace_child(self, name: str, module: Module) -> None:
+        """Puts `module` in the place of the child of this name, one of `named_children`.
+
+        Raises:
+            ArgumentError: there is no such child, or that is no module.
+        """
+        names = [each for each, _ in self.named_children()]
+        if name not in names or not isinstance(module, Module):
+            raise ArgumentError(
+                f"{type(self).__name__}.replace_child",
+                got=f"{name!r} and a {type(module).__name__}",
+                expected=f"a child's name ({', '.join(names) or 'it has none'}) and a module",
+                do="named_children() lists the children; of a dotted name, call it on the child.",
+            )
+        self._place(name, module)
+
+    def _place(self, name: str, module: Module) -> None:
+        setattr(self, name, module)
 
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """This module ("") and all below it, by dotted name; a module used twice comes once, under its first name."""
@@ -187,7 +248,7 @@ class Module:
                 expected=f"exactly the names {sorted(entries)}",
                 do="Load it into a model of the same structure.",
             )
-        converted = [(put, _entry(key, state[key], get())) for key, (get, put) in entries.items() if key in state]
+        converted = [(put, entry(key, state[key], get())) for key, (get, put) in entries.items() if key in state]
         for put, array in converted:
             put(array)
 
@@ -220,66 +281,6 @@ def _check_nothing_hidden(model: Module) -> None:
                 raise ArgumentError(
                     f"{type(module).__name__}.{name}",
                     got=f"a {type(value).__name__} that holds a {type(hidden[0]).__name__}",
-                    expected="modules and parameters as attributes, or modules in nn.Sequential",
-                    do=f"Write self.{name} = nn.Sequential(*...), or make each an attribute: in a {type(value).__name__} it is not found.",
+                    expected="modules in an nn.ModuleList or nn.Sequential, or modules and parameters as attributes",
+                    do=f"Write self.{name} = nn.ModuleList(...), or make each an attribute: in a {type(value).__name__} it is not found.",
                 )
-
-
-def _entry(key: str, given: Any, own: Array) -> Array:
-    """An entry of a state dict as a new array of `own`'s shape and dtype."""
-    subject, counts = f"state_dict[{key!r}]", own.dtype.kind == "i"
-    try:
-        array = as_array(given, subject)
-    except (ValueError, TypeError):  # rows of different lengths, a masked array
-        array = np.array(None)
-    numbers = array.dtype.kind in "fiub"
-    if not numbers or (counts and not np.all(np.isfinite(array) & (array >= 0) & (array == np.floor(array)))):
-        raise StateDictError(
-            subject,
-            got=repr(given)[:60],
-            expected="whole numbers >= 0" if counts else "numbers",
-            do="Pass what state_dict() returned, or PyTorch's with each tensor's .numpy().",
-        )
-    if array.shape != own.shape and not (array.shape == (1,) and own.shape == ()):
-        raise StateDictError(
-            subject, got=f"shape {array.shape}", expected=str(own.shape), do="Load it into a model of the same sizes."
-        )
-    return array.reshape(own.shape).astype(own.dtype)
-
-
-def clear_contexts(model: Module) -> None:
-    """Forgets all forward passes that have had no backward pass, and all gradients: a clean start after a step that failed."""
-    for module in model.modules():
-        module._contexts.clear()
-    model.zero_grad()
-
-
-@contextmanager
-def no_backward(model: Module) -> Iterator[None]:
-    """Within this block forward passes keep nothing for a backward pass: for evaluation and calibration."""
-    before = [(module, module._keeps_contexts) for module in model.modules()]
-    for module, _ in before:
-        module._keeps_contexts = False
-    try:
-        yield
-    finally:
-        for module, kept in before:
-            module._keeps_contexts = kept
-
-
-def check_no_contexts(model: Module) -> None:
-    """Makes sure that every forward pass so far has had its backward pass.
-
-    Raises:
-        ContextError: a layer still keeps a context; the next backward pass would go through the wrong batch.
-    """
-    if not any(module._contexts for module in model.modules()):
-        return
-    for name, module in model.named_modules():
-        if module._contexts:
-            raise ContextError(
-                f"layer {name or type(module).__name__!r}",
-                got=f"{len(module._contexts)} forward passes without a backward pass",
-                expected="none at the start of a step",
-                do="Run forward passes that need no gradient inside nn.no_backward(model); after a failed step: nn.clear_contexts.",
-            )

@@ -3,19 +3,41 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import DTypeLike
 
-from ..comm.base import Communicator
-from ..comm.serial import SerialCommunicator
 from ..functional.batch_norm import BackwardSums
 from ..stats.moments import Moments
-from .batch_norm import BatchNorm, Statistics
+from .batch_norm import BatchNorm
 from .talker import Talker
 
 FAR = 1e8  # mean^2 / variance at which sums of squares around 0 have lost half of the variance's digits
 
 
-class SyncBatchNorm(Talker, BatchNorm):
+class SharedSums(Talker):
+    """Makes any batch norm before which it stands a synchronised one: its two sums over the batch run over all ranks of `comm`."""
+
+    eps: float
+
+    def sum_forward(self, local: Moments) -> Moments:
+        """The moments of the union: moments add, so one all-reduce of their sum is exact."""
+        packed = local.pack()
+        with self.speaks:
+            union = Moments.unpack(self.comm.allreduce(packed, out=packed))
+            n, total = union.count, union.total
+            if np.count_nonzero(total * total > FAR / (1 + FAR) * n * (union.total_sq + n * self.eps)):
+                # mean^2 > FAR (var + eps). Every rank knows this now, and knows the mean: the same once more, around it.
+                mean = union.mean
+                packed = local.around(mean).pack()
+                union = Moments.unpack(self.comm.allreduce(packed, out=packed)).around(-mean)
+        return union
+
+    def sum_backward(self, local: BackwardSums) -> BackwardSums:
+        """The adjoint of a sum over ranks is a sum over ranks."""
+        packed = local.pack()
+        with self.speaks:
+            return BackwardSums.unpack(self.comm.allreduce(packed, out=packed))
+
+
+class SyncBatchNorm(SharedSums, BatchNorm):
     """BatchNorm whose batch is the union of the batches of all ranks of `comm`.
 
     Forward: y = weight (x - mean) / sqrt(var + eps) + bias with the mean and variance over all ranks, from the sums of
@@ -30,35 +52,3 @@ class SyncBatchNorm(Talker, BatchNorm):
 
     Raises: what BatchNorm raises; CountError, on every rank, if the count over all ranks is above 0 and at most 1.
     """
-
-    def __init__(
-        self,
-        num_features: int,
-        eps: float = 1e-5,
-        momentum: float | None = 0.1,
-        affine: bool = True,
-        track_running_stats: bool = True,
-        dtype: DTypeLike = np.float32,
-        channel_axis: int = 1,
-        comm: Communicator | None = None,
-    ) -> None:
-        super().__init__(num_features, eps, momentum, affine, track_running_stats, dtype, channel_axis)
-        self.comm = comm or SerialCommunicator()
-
-    def batch_statistics(self, local: Moments) -> Statistics:
-        """The statistics of the union: moments add, so one all-reduce of their sum is exact."""
-        packed = local.pack()
-        with self.speaks:
-            union = self.statistics_of(Moments.unpack(self.comm.allreduce(packed, out=packed)))
-            if np.count_nonzero(union.mean * union.mean > FAR * (union.var + self.eps)):
-                # Every rank knows this now, and knows the mean: the same once more, around it.
-                packed = local.around(union.mean).pack()
-                moments = Moments.unpack(self.comm.allreduce(packed, out=packed)).around(-union.mean)
-                union = self.statistics_of(moments)
-        return union
-
-    def sum_backward(self, local: BackwardSums) -> BackwardSums:
-        """The adjoint of a sum over ranks is a sum over ranks."""
-        packed = local.pack()
-        with self.speaks:
-            return BackwardSums.unpack(self.comm.allreduce(packed, out=packed))

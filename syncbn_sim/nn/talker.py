@@ -2,21 +2,41 @@
 
 from __future__ import annotations
 
+import inspect
+from typing import Any, ClassVar
+
 from ..comm.base import Communicator
 from ..comm.calls import Speaker
+from ..comm.serial import SerialCommunicator
 
 
 class Talker:
-    """Has a communicator, and with it a number: the how-manieth layer it is that this communicator was given to.
+    """Stands before a layer class and adds a communicator, and with it a number: the how-manieth layer the communicator was given to.
 
     Every rank must build its layers in one order. Ranks then see when they meet in the sums of two layers, which would fit each other
     wherever the layers are equally wide.
+
+    Args: those of the layer, and comm, the ranks to share statistics with (default: this rank alone).
 
     Attributes:
         speaks: `with self.speaks:` goes around every call of this layer.
     """
 
     speaks: Speaker
+    __signature__: ClassVar[inspect.Signature | None]
+
+    def __init__(self, *args: Any, comm: Communicator | None = None, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.comm = comm or SerialCommunicator()
+
+    def __init_subclass__(cls) -> None:
+        """Lets help() show the layer's arguments, which are written down once, where the layer is."""
+        super().__init_subclass__()
+        cls.__signature__ = None
+        if cls.__init__ is Talker.__init__:
+            _, *arguments = inspect.signature(super().__init__).parameters.values()
+            comm = inspect.signature(Talker.__init__).parameters["comm"]
+            cls.__signature__ = inspect.Signature(sorted([*arguments, comm], key=lambda each: each.kind))
 
     @property
     def comm(self) -> Communicator:

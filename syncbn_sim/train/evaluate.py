@@ -10,7 +10,8 @@ import numpy as np
 from ..arrays import Array
 from ..comm.base import Communicator
 from ..nn.batch_norm import BatchNorm
-from ..nn.module import Module, no_backward
+from ..nn.contexts import no_backward
+from ..nn.module import Module
 
 M = TypeVar("M", bound=Module)
 

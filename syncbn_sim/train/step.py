@@ -8,8 +8,9 @@ import numpy as np
 
 from ..arrays import Array
 from ..comm.base import Communicator
+from ..nn.contexts import check_no_contexts, clear_contexts
 from ..nn.losses import Loss
-from ..nn.module import Module, check_no_contexts, clear_contexts
+from ..nn.module import Module
 from ..optim.base import Optimizer
 
 Adjust = Callable[[Array], Array | None]

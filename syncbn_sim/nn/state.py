@@ -1,0 +1,32 @@
+"""What a state dict holds: arrays, each of its own shape and kind."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from ..arrays import Array, as_array
+from ..errors import StateDictError
+
+
+def entry(key: str, given: Any, own: Array) -> Array:
+    """An entry of a state dict as a new array of `own`'s shape and dtype."""
+    subject, counts = f"state_dict[{key!r}]", own.dtype.kind == "i"
+    try:
+        array = as_array(given, subject)
+    except (ValueError, TypeError):  # rows of different lengths, a masked array
+        array = np.array(None)
+    numbers = array.dtype.kind in "fiub"
+    if not numbers or (counts and not np.all(np.isfinite(array) & (array >= 0) & (array == np.floor(array)))):
+        raise StateDictError(
+            subject,
+            got=repr(given)[:60],
+            expected="whole numbers >= 0" if counts else "numbers",
+            do="Pass what state_dict() returned, or PyTorch's with each tensor's .numpy().",
+        )
+    if array.shape != own.shape and not (array.shape == (1,) and own.shape == ()):
+        raise StateDictError(
+            subject, got=f"shape {array.shape}", expected=str(own.shape), do="Load it into a model of the same sizes."
+        )
+    return array.reshape(own.shape).astype(own.dtype)
