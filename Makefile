@@ -53,8 +53,8 @@ lint: .venv/dev ## ruff and mypy
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 
-oracle: .venv/dev ## torch, CPU, to compare with (the tests that need it are skipped without)
-	$(BIN)/pip install --quiet torch==2.13.0
+oracle: .venv/dev ## torch and pandas to compare with (the tests that need them are skipped without)
+	$(BIN)/pip install --quiet torch==2.13.0 pandas
 
 browser: .venv/dev ## what the browser tests need: playwright, and Debian's chromium (as root)
 	$(BIN)/pip install --quiet -e '.[browser]'

@@ -19,7 +19,12 @@ from benchmarks.timing import Spread
 PNG = b"\x89PNG"
 
 
-@pytest.mark.parametrize("part", ["bn", "talk", "steps", "growth"])
+NIGHTLY = pytest.mark.slow  # ten seconds each, of code that others run too
+
+
+@pytest.mark.parametrize(
+    "part", [pytest.param("bn", marks=NIGHTLY), "talk", pytest.param("steps", marks=NIGHTLY), "growth"]
+)
 def test_each_part_writes_its_chapter(part: str, tmp_path) -> None:
     if part != "growth" and mpirun_command() is None:
         pytest.skip("no mpirun")

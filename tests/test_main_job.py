@@ -47,10 +47,10 @@ def test_config_refuses() -> None:
 
 @pytest.mark.timeout(110)
 def test_digits_collapse_under_local_batch_norm_and_recover_under_sync() -> None:
-    """Label-sorted digits, 8 ranks x 4, 5 seeds: the issue's thresholds, far inside the measured distance."""
+    """Label-sorted digits, 8 ranks x 4, 3 seeds: far inside the measured distance."""
     pytest.importorskip("sklearn")
     arms = ("iid+sync", "sorted+local", "sorted+sync", "iid+layer", "sorted+layer")
-    result = launch(sorted_batches.run, 8, "lockstep", args=(sorted_batches.Config(arms=arms, seeds=5),))[0]
+    result = launch(sorted_batches.run, 8, "lockstep", args=(sorted_batches.Config(arms=arms, seeds=3),))[0]
     accuracy = {arm: found["accuracy"].mean for arm, found in result.arms.items()}
     assert accuracy["sorted+local"] <= 0.40
     assert accuracy["sorted+sync"] >= 0.96

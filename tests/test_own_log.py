@@ -339,9 +339,8 @@ def test_real_data_end_to_end(name: str, metric: str, backend: str, tmp_path: Pa
         "2",
         "--seeds",
         "2",
-        "--out",
-        str(out),
     ]
+    options += ["--arms", "iid+sync,sorted+local,sorted+sync", "--out", str(out)]
     done = run_mpi(4, SCRIPT, *options) if backend == "mpi" else run([sys.executable, SCRIPT, "--ranks", "4", *options])
     assert done.returncode == 0, done.stderr
     assert "(clinic)" in done.stdout
