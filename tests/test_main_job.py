@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 import tomllib
@@ -15,6 +16,7 @@ from conftest import run, run_mpi
 
 from syncbn_sim.cli.options import Options, flat, read_options
 from syncbn_sim.comm import launch
+from syncbn_sim.data import LogOptions
 from syncbn_sim.errors import ArgumentError
 from syncbn_sim.experiments import sorted_batches
 from syncbn_sim.experiments.arms import ARMS
@@ -33,7 +35,8 @@ QUICK = ["--task", "digits", "--epochs", "1", "--seeds", "2"]
 
 def test_config_refuses() -> None:
     for change, message in (
-        ({"task": "mnist"}, "digits or requests"),
+        ({"task": "mnist"}, "digits, requests, both, or a file"),
+        ({"task": "digits", "log": LogOptions(label="click")}, "with options of a log"),
         ({"arms": ("sorted+synch",)}, r"Did you mean 'sorted\+sync'"),
         ({"arms": ()}, "one arm or more"),
         ({"seeds": 0}, "at least 1"),
@@ -300,7 +303,10 @@ def test_names_are_separated_by_commas_or_spaces() -> None:
         "sorted+sync",
         "iid+none",
     )
-    assert read("--arms=iid+local,", "--features=age,colour").experiment.log.features == ("age", "colour")
+    assert read("--task=a.csv", "--arms=iid+local,", "--features=age,colour").experiment.log.features == (
+        "age",
+        "colour",
+    )
     assert read().experiment == sorted_batches.Config(task="both")
 
 
@@ -356,3 +362,47 @@ def test_curves_carry_the_spread_of_the_seeds(monkeypatch: pytest.MonkeyPatch) -
     for (x, low, high), curve in zip(drawn, result.curves.values(), strict=True):
         np.testing.assert_array_equal(x, curve["step"])
         np.testing.assert_allclose([low, high], [np.multiply(100, curve["low"]), np.multiply(100, curve["high"])])
+
+
+@pytest.fixture(scope="module")
+def digits_on_two_ranks() -> sorted_batches.Result:
+    config = sorted_batches.Config(arms=("iid+local", "sorted+local", "sorted+sync"), seeds=2, epochs=1, rows=64)
+    return launch(sorted_batches.run, 2, "lockstep", args=(config,))[0]
+
+
+def test_seeds_of_different_length_have_one_curve(tmp_path: Path) -> None:
+    """A log is split by entity, so a seed may have more steps than another, and few of them."""
+    rng = np.random.default_rng(0)
+    users = np.repeat(np.arange(30), rng.integers(5, 60, 30))
+    lines = [f"{user},{rng.normal():.4f},{rng.integers(2)}" for user in users]
+    (tmp_path / "log.csv").write_text("\n".join(["user,x,click", *lines]))
+    log = LogOptions(entity="user", label="click")
+    config = sorted_batches.Config(
+        task=str(tmp_path / "log.csv"), log=log, arms=("iid+sync",), epochs=1, seeds=8, rows=40
+    )
+    result = launch(sorted_batches.run, 4, "lockstep", args=(config,))[0]
+    curve = result.curves["iid+sync"]
+    assert {len(values) for values in curve.values()} == {5}
+    assert curve["step"] == sorted(curve["step"])
+    assert curve["auc"][-1] == pytest.approx(result.arms["iid+sync"]["auc"].mean)
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ((0.02, 0.01, 0.03), "it helps"),
+        ((-0.002, -0.003, -0.001), "sorting is not your problem"),
+        ((-0.01, -0.03, 0.01), "cannot tell"),
+        ((-0.03, -0.04, -0.02), "local batch norm falls from"),
+    ],
+)
+def test_the_conclusion_follows_the_interval_on_either_side_of_nothing(change, expected, digits_on_two_ranks) -> None:
+    result = replace(digits_on_two_ranks, differences={"sorted+local": Estimate(*change)})
+    said = sorted_batches.conclusion(result)
+    assert expected in said
+    assert sum(words in said for words in ("it helps", "not your problem", "cannot tell", "falls from")) == 1
+
+
+def test_a_diverged_arm_is_said_before_any_other_is_called_the_best(digits_on_two_ranks) -> None:
+    arms = {"iid+local": {"accuracy": Estimate(math.nan, None, None)}}
+    assert "has diverged" in sorted_batches.conclusion(replace(digits_on_two_ranks, arms=arms))

@@ -8,11 +8,12 @@ from ..cluster.advice import Job
 from ..cluster.links import parse_topology
 from ..cluster.networks import network_named
 from ..cluster.step_cost import step_cost
+from ..data.own_log import LogOptions
 from ..diagnostics.inspection import cautions
 from ..errors import ArgumentError
 from ..report.advice import advice
 from ..stats.reading import Reading, behind, sorted_reading
-from .arguments import whole
+from .arguments import seconds, whole
 from .logs import LogReading, inspected, read
 
 
@@ -60,11 +61,18 @@ def advise(
         order, icc = found.orders["as it stands"].reading, found.mean_correlation
         print(f"Measured in {data}, in the order in which it stands: mean correlation over columns {icc:.3f}.")
         print("\n".join(cautions(found)), end="\n\n")
+    elif log != LogOptions():
+        raise ArgumentError(
+            "advise",
+            got="options of a log without --data",
+            expected="--data with them",
+            do="For example --data clicks.csv.",
+        )
     else:
         order = _sorted_order(entity_rows, entities)
         icc = _possible(icc, order, rows)
     links, channels = parse_topology(topology, link), network_named(model)
-    job = Job(devices, rows, order, icc, compute_ms / 1e3, lambda ranks: step_cost(channels, ranks, links))
+    job = Job(devices, rows, order, icc, seconds(compute_ms), lambda ranks: step_cost(channels, ranks, links))
     print("\n".join(advice(job, links)))
 
 
@@ -101,7 +109,15 @@ def _sorted_order(entity_rows: tuple[str, ...], entities: int | None) -> Reading
             expected="--entity-rows with --icc, or --data",
             do="For example --entity-rows 58.",
         )
-    if any("x" in part for part in entity_rows):
+    by_number = ["x" in part for part in ",".join(entity_rows).split(",")]
+    if len(sizes) > 1 and not all(by_number):
+        raise ArgumentError(
+            "entity-rows",
+            got=",".join(entity_rows),
+            expected="one size, or how many entities there are of each",
+            do="For example 4x1000,58x100.",
+        )
+    if any(by_number):
         if entities is not None:
             raise ArgumentError(
                 "entities", got=f"{entities} with sizes by number", expected="one or the other",
@@ -110,7 +126,7 @@ def _sorted_order(entity_rows: tuple[str, ...], entities: int | None) -> Reading
         return sorted_reading(np.repeat(sizes, counts))
     if entities is None:
         return sorted_reading(np.array(sizes), np.array(counts))
-    if len(sizes) > 1 or entities < 2:
+    if entities < 2:
         raise ArgumentError(
             "entities", got=entities, expected="at least 2, of one number of rows", do="For example --entity-rows 180 --entities 10."
         )  # fmt: skip

@@ -18,3 +18,14 @@ def whole(value: str | int, name: str) -> int:
     if number < 1:
         raise ArgumentError(name, got=value, expected="whole numbers of at least 1", do=f"For example --{name} 8.")
     return number
+
+
+def seconds(milliseconds: float) -> float:
+    """Of computing, from milliseconds above 0.
+
+    Raises:
+        ArgumentError: they are not.
+    """
+    if not milliseconds > 0:
+        raise ArgumentError("compute-ms", got=milliseconds, expected="above 0", do="How long does a step take?")
+    return milliseconds / 1e3

@@ -13,7 +13,7 @@ from ..errors import ArgumentError
 from ..report.cluster import cluster_table, left_out
 from ..report.files import check_writable, write_figure
 from ..report.plots import cluster_share, space_time
-from .arguments import whole
+from .arguments import seconds, whole
 
 MOST_DRAWN = 64  # ranks
 
@@ -37,8 +37,7 @@ def cluster(
         figure: where to draw the shares (PNG).
     """
     check_writable(Path(figure).parent, "figure")
-    if not compute_ms > 0:
-        raise ArgumentError("compute-ms", got=compute_ms, expected="above 0", do="How long does a step take?")
+    compute = seconds(compute_ms)
     chosen, channels = parse_topology(topology, link), network_named(model)
     counts = [whole(text, "devices") for text in devices]
     costs = {wire: {p: step_cost(channels, p, chosen, wire) for p in counts} for wire in WIRE_FORMATS}
@@ -49,16 +48,16 @@ def cluster(
         else "the all-gather does not lose up to 65,536 devices"
     )
     over = f"{topology}, {link}" if topology else link
-    png = cluster_share(costs, compute_ms / 1e3, f"{model} over {over}, {compute_ms:g} ms of compute:\n{finding}")
+    png = cluster_share(costs, compute, f"{model} over {over}, {compute_ms:g} ms of compute:\n{finding}")
     print(f"{model}: {len(channels)} batch norms, {sum(channels):,} channels; {over}: {chosen.source}.")
     print(f"Left out: {'; '.join(left_out(chosen, max(counts)))}.", end="\n\n")
-    print(cluster_table(costs, compute_ms / 1e3))
+    print(cluster_table(costs, compute))
     print(f"\nComparing wire formats in numbers of 8 bytes, {finding}. Each rank brings:")
     for wire, by_devices in costs.items():
         first = next(iter(by_devices.values()))
         print(f"  {wire}: {first.collectives} blocking collectives and {first.payload:,} bytes per step")
     last = costs["fused all-reduce"][counts[-1]]
-    by_path = [1e3 * last.step_seconds(compute_ms / 1e3, overlapped) for overlapped in (False, True)]
+    by_path = [1e3 * last.step_seconds(compute, overlapped) for overlapped in (False, True)]
     print(
         f"A step on {counts[-1]:,} devices takes {by_path[0]:.4g} ms with talk on the critical path, {by_path[1]:.4g} ms if all of it"
     )

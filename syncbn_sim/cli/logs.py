@@ -13,6 +13,7 @@ from ..diagnostics.inspection import inspection_table
 from ..diagnostics.scatter import batch_means
 from ..report.files import check_writable, write_figure
 from ..report.progress import Progress
+from .arguments import whole
 
 LogReading = Annotated[LogOptions, tyro.conf.arg(name="")]
 
@@ -38,6 +39,8 @@ def inspect_log(file: str, /, log: LogReading, rows: int = 32, ranks: int = 8, f
         ranks: number of ranks.
         figure: where to draw the batch means (PNG); default: <file>-batches.png here.
     """
+    whole(rows, "rows")
+    whole(ranks, "ranks")
     target = Path(figure or f"{Path(file).stem}-batches.png")
     check_writable(target.parent, "figure")
     found_log = read(file, log)

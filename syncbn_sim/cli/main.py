@@ -6,11 +6,12 @@ import sys
 
 import tyro
 
+from ..comm.mpi.start import world_rank
 from ..experiments import find
 from .advise import advise
 from .cluster import cluster, schedules
 from .logs import inspect_log
-from .options import COMMAS, errors_told, one_voice
+from .options import COMMAS, errors_told
 from .run import experiments, run, run_experiment
 
 
@@ -20,23 +21,22 @@ def main() -> None:
         match sys.argv[1:]:
             case ["run", name, *arguments] if not name.startswith("-"):
                 run_experiment(find(name), arguments, f"syncbn-sim run {name}")
-            case arguments:
-                with one_voice():
-                    tyro.extras.subcommand_cli_from_dict(
-                        {
-                            "list": experiments,
-                            "run": run,
-                            "inspect-log": inspect_log,
-                            "cluster": cluster,
-                            "advise": advise,
-                            "schedules": schedules,
-                            "version": version,
-                        },
-                        prog="syncbn-sim",
-                        description="Look inside batch normalisation over ranks.",
-                        args=arguments,
-                        registry=COMMAS,
-                    )
+            case arguments if world_rank() == 0:  # what has no ranks is done once, under mpirun too
+                tyro.extras.subcommand_cli_from_dict(
+                    {
+                        "list": experiments,
+                        "run": run,
+                        "inspect-log": inspect_log,
+                        "cluster": cluster,
+                        "advise": advise,
+                        "schedules": schedules,
+                        "version": version,
+                    },
+                    prog="syncbn-sim",
+                    description="Look inside batch normalisation over ranks.",
+                    args=arguments,
+                    registry=COMMAS,
+                )
 
 
 def version() -> None:

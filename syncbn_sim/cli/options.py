@@ -153,7 +153,7 @@ def errors_told(program: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt:
-        sys.exit("interrupted: nothing was written")
+        sys.exit("interrupted")
     except BrokenPipeError:  # `| head`: what is left to say has nowhere to go, at exit neither
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except SyncBNError as error:

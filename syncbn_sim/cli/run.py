@@ -44,8 +44,8 @@ def run_experiment(experiment: Experiment[Any, Any], arguments: list[str], comma
     with one_voice():
         options = read_options(experiment, arguments, command)
         parts = experiment.parts(options.experiment)
-    alone = world_size() is None and options.backend != "serial"
-    ranks = WITHOUT_MPI if options.ranks is None and alone else options.ranks
+    in_one_process = world_size() is None and options.backend in ("auto", "threads", "lockstep")
+    ranks = WITHOUT_MPI if options.ranks is None and in_one_process else options.ranks
     launch(_on_rank, ranks, options.backend, args=(experiment, parts, options))
 
 

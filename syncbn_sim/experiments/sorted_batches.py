@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
@@ -54,15 +55,22 @@ class Config(Recipe):
             raise ArgumentError(
                 "task",
                 got=repr(self.task),
-                expected=f"{' or '.join(TASKS)}, or a file ({', '.join(OWN_FILES)})",
+                expected=f"{', '.join(TASKS)}, {BOTH}, or a file ({', '.join(OWN_FILES)})",
                 do="See --help.",
             )
         if not self.arms or len(set(self.arms)) < len(self.arms):
             raise ArgumentError(
                 "arms", got=self.arms, expected="one arm or more, each once", do=f"Leave it out for all {len(ARMS)}."
             )
-        local = [arm for arm in map(Arm.parse, self.arms) if arm.row.drifts]
-        if self.rows == 1 and local:
+        if not self.own and self.log != LogOptions():
+            raise ArgumentError(
+                "task",
+                got=f"{self.task!r} with options of a log",
+                expected="a file, where --entity, --label and the like are given",
+                do="Leave them out, or name the file: --task my.csv.",
+            )
+        arms = [Arm.parse(arm) for arm in self.arms]
+        if self.rows == 1 and any(arm.row.drifts for arm in arms):
             raise ArgumentError(
                 "rows",
                 got=1,
@@ -151,18 +159,19 @@ def conclusion(result: Result) -> str:
     def level(arm: str) -> str:
         return f"{metric.factor * result.arms[arm][result.metric].mean:.{metric.decimals}f} %"
 
+    if any(math.isnan(each.mean) for found in result.arms.values() for each in found.values()):
+        return "At least one arm has diverged (nan): try a smaller --lr before comparing."
     if not {"iid+local", "sorted+local", "sorted+sync"} <= set(result.arms):
         best = max(result.arms, key=lambda arm: result.arms[arm][result.metric].mean)
         return (
             f"Of the arms that ran, {best} reaches the best {name}, {level(best)}; "
             "the comparison needs iid+local, sorted+local and sorted+sync."
         )
-    if any(s.mean != s.mean for arm in result.arms.values() for s in arm.values()):
-        return "At least one arm has diverged (nan): try a smaller --lr before comparing."
     if result.ranks == 1:
         return "One rank has nobody to synchronise with, so local and sync are the same: start more with --ranks."
     change = result.differences["sorted+local"]
-    if (change.interval[1] if change.interval else change.mean) >= 0:
+    low, high = change.interval or (change.mean, change.mean)
+    if high >= 0 or low > -NO_EFFECT:
         return _no_clear_loss(result, change, level)
     text = (
         f"Sorted by {result.sorted_by}{_worst_case(result)}, local batch norm falls from {level('iid+local')} to {level('sorted+local')} "
@@ -197,6 +206,8 @@ def _no_clear_loss(result: Result, change: Estimate, level: Callable[[str], str]
         return (
             f"{compared}, within +-{100 * NO_EFFECT:g}: sorting is not your problem, and SyncBN has nothing to repair."
         )
+    if change.interval and change.interval[0] > 0:
+        return f"{compared}. On these seeds sorting does not hurt, it helps: SyncBN has nothing to repair."
     return f"{compared}. These seeds cannot tell whether sorting hurts: use more --seeds."
 
 

@@ -87,11 +87,14 @@ def summarise(
 
 
 def _curve(runs: list[Run], metric: str) -> dict[str, list[float]]:
-    """The metric while training: its mean over seeds, and that of the lowest and of the highest seed at each mark."""
-    steps = [float(step) for step, _ in runs[0].curve]
-    seeds = np.array([[value for _, value in run.curve] for run in runs])
+    """The metric while training: its mean over seeds, and that of the lowest and of the highest seed at each mark.
+
+    Where a split makes more steps of one seed than of another, a mark's step is their mean.
+    """
+    steps, seeds = np.moveaxis(np.array([run.curve for run in runs], np.float64), -1, 0)
     low, high = seeds.min(axis=0), seeds.max(axis=0)
-    return {"step": steps, metric: seeds.mean(axis=0).tolist(), "low": low.tolist(), "high": high.tolist()}
+    mean = seeds.mean(axis=0)
+    return {"step": steps.mean(axis=0).tolist(), metric: mean.tolist(), "low": low.tolist(), "high": high.tolist()}
 
 
 def _sync_cost(comm: Communicator, runs: dict[str, list[Run]]) -> SyncCost | None:

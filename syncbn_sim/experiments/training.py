@@ -79,7 +79,7 @@ class Run:
     Attributes:
         metrics: after training, with running statistics averaged over ranks.
         rank0_metrics: the same with rank 0's own, where ranks' statistics come apart.
-        curve: (step, metric) on the way.
+        curve: (step, metric) at `CURVE_POINTS` marks on the way, the end among them.
         seconds: of all training steps on this rank.
         sync_seconds: of them in the norm layers' all-reduces.
         cost: of norms that talk.
@@ -108,15 +108,17 @@ class Training:
 
     def run(self, on_step: Callable[[int, int], None]) -> Run:
         """Trains, and evaluates on the way."""
-        marks = {round(self.steps * k / CURVE_POINTS) for k in range(1, CURVE_POINTS)}
-        main, cost, curve, seconds = self.task.metric, self._cost(), [], 0.0
+        # Equally many marks whatever the number of steps, which differs between seeds; of few steps some are marked twice.
+        marks = [max(1, round(self.steps * k / CURVE_POINTS)) for k in range(1, CURVE_POINTS + 1)]
+        main, cost, seconds = self.task.metric, self._cost(), 0.0
+        reached: dict[int, float] = {}
         spent = self.ledger.entry("allreduce").seconds
         begin = time.perf_counter()
         for done, _ in self._train():
             seconds += time.perf_counter() - begin
             on_step(done, self.steps)
-            if done in marks:
-                curve.append((done, self._evaluate(self._averaged(), [main])[main]))
+            if done in marks[:-1] and done < self.steps:
+                reached[done] = self._evaluate(self._averaged(), [main])[main]
             begin = time.perf_counter()
         sync_seconds = self.ledger.entry("allreduce").seconds - spent
         everything = list(self.task.metrics)
@@ -124,7 +126,8 @@ class Training:
         rank0 = None
         if self.arm.row.drifts and self.comm.size > 1:
             rank0 = self._evaluate(train.with_statistics_of_rank_0(self.model, self.comm), everything)
-        return Run(metrics, rank0, [*curve, (self.steps, metrics[main])], seconds, sync_seconds, cost)
+        reached[self.steps] = metrics[main]
+        return Run(metrics, rank0, [(mark, reached[mark]) for mark in marks], seconds, sync_seconds, cost)
 
     def _train(self) -> Iterator[tuple[int, float]]:
         """All training steps."""
