@@ -15,6 +15,7 @@ from conftest import ROOT, run
 LIGHT = {*sys.stdlib_module_names, "numpy", "syncbn_sim"}
 MAY_IMPORT_AT_TOP = {
     "data/tables.py": {"polars"},
+    "cli/arguments.py": {"tyro"},
     "cli/logs.py": {"tyro"},
     "cli/main.py": {"tyro"},
     "cli/options.py": {"tyro"},

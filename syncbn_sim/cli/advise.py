@@ -13,7 +13,7 @@ from ..diagnostics.inspection import cautions
 from ..errors import ArgumentError
 from ..report.advice import advice
 from ..stats.reading import Reading, behind, sorted_reading
-from .arguments import seconds, whole
+from .arguments import LinkName, Milliseconds, ModelName, Nodes, seconds, whole
 from .logs import LogReading, inspected, read
 
 
@@ -24,10 +24,10 @@ def advise(
     entity_rows: tuple[str, ...] = (),
     entities: int | None = None,
     icc: float | None = None,
-    link: str = "roce-25g",
-    topology: str = "",
-    compute_ms: float = 100.0,
-    model: str = "resnet50",
+    link: LinkName = "roce-25g",
+    topology: Nodes = "",
+    compute_ms: Milliseconds = 100.0,
+    model: ModelName = "resnet50",
     data: str = "",
 ) -> None:
     """Is SyncBN worth it for this job? What it would change, what it costs, what else there is, what it does not fix.
@@ -38,15 +38,11 @@ def advise(
         log: how --data is read, as inspect-log reads it.
         devices: number of devices.
         rows: rows per device and step.
-        entity_rows: rows of one entity (user, session, class) that stand together, if all have about equally many: 58. Else all
-            entities of the log by size: 4x1000,58x100,900x1 are 1000 entities of 4 rows, 100 of 58, one of 900. 1: shuffled.
-        entities: with one number of rows: how many entities there are in all. Default: so many that none is on two devices, and
-            chance brings no two rows of one together. Say it for classes: --entities 10.
+        entity_rows: rows of one entity (user, session, class) that stand together. 58: of each about so many. Or SIZExHOW MANY for
+            all sizes: 4x1000,58x100,900x1 are 1000 entities of 4 rows, 100 of 58, one of 900. 1: shuffled.
+        entities: how many entities of the one size there are; default: unlimited. Say it for classes: --entities 10.
         icc: intra-class correlation, how alike the rows of one entity are: 0 no more than others, 1 equal. inspect-log measures it.
-        link: between devices: nvlink, infiniband-ndr, roce-25g, tcp-25g or shared-memory.
-        topology: devices in nodes, as SIZE:LINK,...: 8:nvlink joins each 8 by nvlink, and those by --link.
-        compute_ms: milliseconds that one device computes in a step.
-        model: resnet50, mobilenet_v2, efficientnet_b3 or mlp: whose batch norms.
+        link, topology, compute_ms, model: as `arguments` says.
         data: a log of your own, from which order and correlation are measured.
     """
     whole(devices, "devices")

@@ -1,8 +1,21 @@
-"""Checks of arguments that several commands take."""
+"""Arguments that several commands take, and their checks."""
 
 from __future__ import annotations
 
+from typing import Annotated
+
+import tyro
+
+from ..cluster.links import LINKS
+from ..cluster.networks import NETWORKS
 from ..errors import ArgumentError
+
+LinkName = Annotated[str, tyro.conf.arg(help=f"between devices: {', '.join(LINKS)}.")]
+Nodes = Annotated[
+    str, tyro.conf.arg(help="devices in nodes, as SIZE:LINK,...: 8:nvlink joins each 8 by nvlink, and those by --link.")
+]
+ModelName = Annotated[str, tyro.conf.arg(help=f"whose batch norms: {', '.join(NETWORKS)} (our own net).")]
+Milliseconds = Annotated[float, tyro.conf.arg(help="milliseconds that one device computes in a step.")]
 
 
 def whole(value: str | int, name: str) -> int:

@@ -13,27 +13,24 @@ from ..errors import ArgumentError
 from ..report.cluster import cluster_table, left_out
 from ..report.files import check_writable, write_figure
 from ..report.plots import cluster_share, space_time
-from .arguments import seconds, whole
+from .arguments import LinkName, Milliseconds, ModelName, Nodes, seconds, whole
 
 MOST_DRAWN = 64  # ranks
 
 
 def cluster(
-    model: str = "resnet50",
-    link: str = "roce-25g",
-    topology: str = "",
+    model: ModelName = "resnet50",
+    link: LinkName = "roce-25g",
+    topology: Nodes = "",
     devices: tuple[str, ...] = ("8", "64", "512", "4096", "65536"),
-    compute_ms: float = 100.0,
+    compute_ms: Milliseconds = 100.0,
     figure: str = "cluster.png",
 ) -> None:
     """What synchronising a network's batch norms costs on a cluster: time, share of a step, and where it stays cheap.
 
     Args:
-        model: resnet50, mobilenet_v2, efficientnet_b3 or mlp (our own).
-        link: between devices: nvlink, infiniband-ndr, roce-25g, tcp-25g or shared-memory.
-        topology: devices in nodes, as SIZE:LINK,...: 8:nvlink joins each 8 by nvlink, and those by --link.
+        model, link, topology, compute_ms: as `arguments` says.
         devices: numbers of devices, separated by commas or spaces.
-        compute_ms: milliseconds that one device computes in a step.
         figure: where to draw the shares (PNG).
     """
     check_writable(Path(figure).parent, "figure")
