@@ -31,7 +31,8 @@ assert len(y) == 2
 
 
 def test_import_is_quick() -> None:
-    code = "import time, numpy; t = time.perf_counter(); import syncbn_sim; print(time.perf_counter() - t)"
+    # Time of this process, so that others on the machine do not count.
+    code = "import time, numpy; t = time.process_time(); import syncbn_sim; print(time.process_time() - t)"
     assert min(float(run([sys.executable, "-c", code]).stdout) for _ in range(5)) < 0.3
 
 
