@@ -19,7 +19,7 @@ from .nets import Raw, Timed
 
 
 def allreduce(comm: Communicator, sizes: list[int], rounds: int) -> dict[str, dict[str, list[float]]]:
-    """Seconds a call on rank 0, by size and way: MPI's own, ours without and with the check, each into a given array and a new one."""
+    """Seconds per call on rank 0, by size and way: MPI's own, ours without and with the check, each into a given array and a new one."""
     plain: Any = comm.inner  # type: ignore[attr-defined]
     found = {}
     for size in sizes:
@@ -41,7 +41,7 @@ def allreduce(comm: Communicator, sizes: list[int], rounds: int) -> dict[str, di
 
 
 def half_batch(comm: Communicator, shapes: list[list[int]], rounds: int) -> dict[str, dict[str, list[float]]]:
-    """SyncBN on half a batch a rank against torch with as many threads on all of it, while the other ranks sleep."""
+    """SyncBN on half a batch per rank against torch with as many threads on all of it, while the other ranks sleep."""
     import torch
 
     from . import rivals
@@ -99,7 +99,7 @@ def steps(comm: Communicator, task: str, rounds: int, count: int) -> dict[str, A
 
 
 def heavy(comm: Communicator, seconds: float, rounds: int) -> dict[str, list[float]]:
-    """A step whose compute a rank takes at least so many seconds: on rank 0 alone, and on all ranks."""
+    """A step whose compute per rank takes at least so many seconds: on rank 0 alone, and on all ranks."""
     rows = 32
     while True:
         alone = nets.wide_net(SerialCommunicator(), rows)

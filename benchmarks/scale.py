@@ -51,9 +51,9 @@ class Scale:
         processes: numbers of MPI processes.
         lockstep, threads: numbers of ranks in one process.
         sizes: bytes of an all-reduce.
-        steps: training steps a sample.
+        steps: training steps per sample.
         growth: how many doublings of each size.
-        heavy: seconds of compute a rank in the step that is mostly compute.
+        heavy: seconds of compute per rank in the step that is mostly compute.
         repeats: how often each MPI library takes its turn.
     """
 

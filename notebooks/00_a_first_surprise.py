@@ -206,7 +206,7 @@ for order in ("sorted", "iid"):
     assert (np.mean(shares) > 0.35) == (order == "sorted")
 
 # %% [markdown]
-# (With 4 rows a rank, some of it is chance: means of 4 shuffled rows differ too.)
+# (With 4 rows per rank, some of it is chance: means of 4 shuffled rows differ too.)
 
 # %% [markdown] tags=["remove-cell"]
 # With many rows, or shuffled ones, a local mean is close to the mean of all. Try it:

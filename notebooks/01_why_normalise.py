@@ -131,7 +131,7 @@ def draw_depth(*gains, depth=20):
     axes[0].legend(fontsize=10)
     figure.suptitle(
         "Without normalisation the size is gain^depth; BN sets it to 1 at every layer\n"
-        "dots: measured, 3 seeds; lines: the theory above; dashed: sqrt(pi / (pi - 1)) = 1.21 a layer",
+        "dots: measured, 3 seeds; lines: the theory above; dashed: sqrt(pi / (pi - 1)) = 1.21 per layer",
         x=0.01,
         ha="left",
         fontsize=12,
@@ -158,7 +158,7 @@ assert all(np.allclose(forward, 1, atol=0.02) for forward, _ in normalised.value
 #
 # $$\sqrt{\frac{1/2}{1/2 - 1/(2\pi)}} = \sqrt{\frac{\pi}{\pi-1}} \approx 1.21$$
 #
-# a layer: by 38 from layer 20 to layer 1. A gain of 1 without BN does better in that respect.
+# per layer: by 38 from layer 20 to layer 1. A gain of 1 without BN does better in that respect.
 
 # %%
 growth = normalised[1.4][1][0] ** (1 / 19)
@@ -422,7 +422,7 @@ assert change["LayerNorm"] == change["BN in evaluation"] == 0
 #
 # ## Summary
 #
-# - Without normalisation the size of values and gradients is multiplied by the gain at every layer. BN sets the values to size 1; its gradients still grow, by about 1.21 a layer.
+# - Without normalisation the size of values and gradients is multiplied by the gain at every layer. BN sets the values to size 1; its gradients still grow, by about 1.21 per layer.
 # - Weights before BN have a direction but no size: $\alpha w$ gives the same output and a gradient $1/\alpha$ as large. A bias before BN does nothing.
 # - In a net of four hidden layers BN trained over the widest range of learning rates; with a good start, a good rate and time, the net without it learned too. Why BN helps is disputed.
 # - The price: in training a row's output depends on its batch.
@@ -467,7 +467,7 @@ def statistics_without_bias(bias, running_mean, running_var):
 check("1.3", statistics_without_bias)
 
 # %% [markdown]
-# **1.4** `x` has shape (N, C, H, W). Return the means that BN subtracts, one a channel, and the means that a LayerNorm over (C, H, W) subtracts, one a row.
+# **1.4** `x` has shape (N, C, H, W). Return the means that BN subtracts, one per channel, and the means that a LayerNorm over (C, H, W) subtracts, one per row.
 
 
 # %%

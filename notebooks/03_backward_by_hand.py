@@ -250,7 +250,7 @@ print("two rows, dx:", dx_of_two.ravel())
 assert np.abs(dx_of_two).max() < 1e-12
 
 # %% [markdown]
-# A unit with local BN and two rows a rank sends no gradient down at all (but for what $\varepsilon$ lets through).
+# A unit with local BN and two rows per rank sends no gradient down at all (but for what $\varepsilon$ lets through).
 #
 # ## Checking a gradient
 #

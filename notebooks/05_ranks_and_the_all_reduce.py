@@ -512,7 +512,7 @@ def pass_around(comm, array):
 check("5.4", pass_around)
 
 # %% [markdown]
-# **5.5** The time of the ring of pieces for `size` bytes, with latency `alpha` (us) and `beta` (us a byte). Take it that the array can be cut evenly.
+# **5.5** The time of the ring of pieces for `size` bytes, with latency `alpha` (us) and `beta` (us per byte). Take it that the array can be cut evenly.
 
 
 # %%

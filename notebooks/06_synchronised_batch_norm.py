@@ -240,7 +240,7 @@ for channels in (1, 64, 256):
     assert (calls, sent, calls_back, sent_back) == (1, 2 * channels + 1, 1, 2 * channels)
 
 # %% [markdown]
-# $2C+1$ forward (sum, sum of squares, the count), $2C$ backward (the count is known by then). It does not depend on the number of rows: for 256 channels two messages of 4 kB a step, be it 32 rows or a million.
+# $2C+1$ forward (sum, sum of squares, the count), $2C$ backward (the count is known by then). It does not depend on the number of rows: for 256 channels two messages of 4 kB per step, be it 32 rows or a million.
 #
 # ## What goes wrong, 1: the lost all-reduce
 #
@@ -273,7 +273,7 @@ for bug in BUGS:
     assert wrong < 1e-12 if bug == "correct" else wrong > 0.05
 
 # %% [markdown]
-# Would you notice in training? **What do you expect** of the loss, if the gradient of every layer below is wrong? Eight ranks learn digits sorted by class, four images each a step, as in lesson 00, right and with
+# Would you notice in training? **What do you expect** of the loss, if the gradient of every layer below is wrong? Eight ranks learn digits sorted by class, four images each per step, as in lesson 00, right and with
 # the `lost all-reduce`.
 
 # %%
@@ -484,7 +484,7 @@ def draw_averaging(*settings):
         ax.set_title(
             f"{100 * (1 - sd_a / sd):.0f} % too narrow, {abs(mean_a - mean) / sd:.1f} sd off centre", fontsize=11
         )
-        ax.set_xlabel(f"x; rows a rank: {', '.join(str(len(x)) for x in xs)}")
+        ax.set_xlabel(f"x; rows per rank: {', '.join(str(len(x)) for x in xs)}")
         ax.set_ylim(0, 1.45 * ax.get_ylim()[1])
         ax.legend(fontsize=10, loc="upper left")
     axes[0][0].set_ylabel("density (grey: all rows)")
@@ -690,7 +690,7 @@ def sync_backward(comm, dy, x_hat, inv_std, weight):
 check("6.3", sync_backward)
 
 # %% [markdown]
-# **6.4** `dy` is the gradient of the *sum* of this rank's losses, one loss a row. Return the gradients of `weight` and of `bias` of the **mean** loss over the rows of all ranks: what an optimiser on every rank
+# **6.4** `dy` is the gradient of the *sum* of this rank's losses, one loss per row. Return the gradients of `weight` and of `bias` of the **mean** loss over the rows of all ranks: what an optimiser on every rank
 # should be given.
 
 

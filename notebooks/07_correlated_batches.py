@@ -77,7 +77,7 @@ by_covariances = covariance.sum() / 16 / (1 / 4)
 S = stats.cluster_size([user])
 print(f"noise against independent rows: {by_covariances}")
 print(
-    f"S = {S}: 1 + (S - 1) rho = {stats.design_effect(S, rho)};  mean rows a user 2: 1 + (2 - 1) rho = {stats.design_effect(2, rho)}"
+    f"S = {S}: 1 + (S - 1) rho = {stats.design_effect(S, rho)};  mean rows per user 2: 1 + (2 - 1) rho = {stats.design_effect(2, rho)}"
 )
 assert by_covariances == stats.design_effect(S, rho)
 
@@ -120,12 +120,12 @@ for order in ("sorted", "shuffled"):
     labels = log.entity[reading(log, order)]
     users = users_a_batch(labels)
     print(
-        f"{order:8}: {users:4.1f} users a batch, so {ROWS / users:4.1f} rows a user; S = {stats.cluster_size(labels):5.2f}"
+        f"{order:8}: {users:4.1f} users per batch, so {ROWS / users:4.1f} rows per user; S = {stats.cluster_size(labels):5.2f}"
     )
 
 # %% [markdown]
 # Look at the sorted line: the average user has few rows in a batch, but the average row lives in a much bigger crowd, because the crowd is where the rows are. **What do you expect** for the measured noise of
-# the means: does it follow $S$, or rows a user?
+# the means: does it follow $S$, or rows per user?
 
 
 # %%
@@ -140,7 +140,7 @@ for order in ("sorted", "shuffled"):
     found[order] = noise_of_means(log.x[chosen].mean(axis=1), log)
     S[order], mean_size[order] = stats.cluster_size(log.entity[chosen]), ROWS / users_a_batch(log.entity[chosen])
 noisier = found["sorted"][KINDS["user"]].mean()
-print(f"user features, sorted: noise x {noisier:.1f}; S = {S['sorted']:.1f}, rows a user {mean_size['sorted']:.1f}")
+print(f"user features, sorted: noise x {noisier:.1f}; S = {S['sorted']:.1f}, rows per user {mean_size['sorted']:.1f}")
 assert abs(noisier / S["sorted"] - 1) < 0.1
 
 # %% tags=["hide-input"]
@@ -149,11 +149,11 @@ for order, colour in (("sorted", COLOURS["local"]), ("shuffled", COLOURS["none"]
     plt.plot(rho, found[order], "o", color=colour, label=f"{order}: measured, one dot a feature")
     plt.plot(fine, 1 + (S[order] - 1) * fine, color=colour, label=f"1 + (S - 1) rho, S = {S[order]:.1f}")
 size = mean_size["sorted"]
-plt.plot(fine, 1 + (size - 1) * fine, ":", color="black", label=f"with rows a user, {size:.1f}, for S")
+plt.plot(fine, 1 + (size - 1) * fine, ":", color="black", label=f"with rows per user, {size:.1f}, for S")
 plt.xlabel("intra-class correlation rho of the feature")
 plt.ylabel("variance of batch means\nover that of independent rows")
 plt.title(
-    f"Sorted by user, the mean of a user feature is {noisier:.0f} times as noisy, as S says; rows a user say {size:.0f}"
+    f"Sorted by user, the mean of a user feature is {noisier:.0f} times as noisy, as S says; rows per user say {size:.0f}"
 )
 plt.legend(fontsize=10)
 plt.show()
@@ -174,7 +174,7 @@ for kind, which in KINDS.items():
     )
     print(
         f"{kind:8} measured / predicted: {right.mean:.3f} [{right.low:.3f}, {right.high:.3f}] with S, "
-        f"{wrong.mean:.2f} [{wrong.low:.2f}, {wrong.high:.2f}] with the mean number of rows a user"
+        f"{wrong.mean:.2f} [{wrong.low:.2f}, {wrong.high:.2f}] with the mean number of rows per user"
     )
     assert abs(right.mean - 1) < 0.06 < 0.3 < wrong.mean - 1
 
@@ -225,7 +225,7 @@ for (order, (biased, bessel, theory)), name in zip(shown.items(), ("local", "non
 plt.axhline(1, color="black", linewidth=1, linestyle=":")
 plt.xscale("log", base=2)
 plt.xticks(sizes, sizes)
-plt.xlabel("rows a batch")
+plt.xlabel("rows per batch")
 plt.ylabel("mean batch variance,\nshare of the true one")
 plt.ylim(0, 1.1)
 plt.title(
@@ -385,7 +385,7 @@ assert worth["one class per rank", 10] > 50
 #
 # ## Bells
 #
-# Simulated batches, whose users have the log's power law. **Before you look:** with $\rho = 0.5$ and 32 rows a rank, are 4 ranks enough, and 16? The bells have the predicted standard deviation (in brackets). (The local means of sorted rows are more peaked than their
+# Simulated batches, whose users have the log's power law. **Before you look:** with $\rho = 0.5$ and 32 rows per rank, are 4 ranks enough, and 16? The bells have the predicted standard deviation (in brackets). (The local means of sorted rows are more peaked than their
 # bell: some batches hold many users, some one. The formula is about their variance.)
 
 

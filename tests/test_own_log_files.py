@@ -265,7 +265,7 @@ BAD: dict[str, tuple[str, str | bytes, dict, str]] = {
     "line ends of old Macs": ("a.csv", LINES.replace("\n", "\r"), {}, "old Macs|new-line character"),
     "no parquet": ("a.parquet", LINES, {}, "a.parquet.*expected a readable file"),
     "a bad JSON line": (
-        "a.ndjson", '{"user":1,"click":0,"age":1}\n{"user":1,\n', {}, "line 2: got unreadable text.*one JSON object a line"),
+        "a.ndjson", '{"user":1,"click":0,"age":1}\n{"user":1,\n', {}, "line 2: got unreadable text.*one JSON object per line"),
     "damaged while packed": (
         "a.csv.gz", gzip.compress(LINES.encode())[:30] + b"x" * 40, {}, "expected a readable file"),
     "a bad JSON line below a blank one": (

@@ -17,8 +17,8 @@ class Link:
     """A kind of link.
 
     Attributes:
-        alpha: seconds a message, however short.
-        beta: seconds a byte, 1 / bandwidth.
+        alpha: seconds per message, however short.
+        beta: seconds per byte, 1 / bandwidth.
         source: where the numbers come from.
         base: seconds per collective call, whatever it sends (launch, host). 0: no source gives one, so a time is a lower bound.
         schedules: those with which the source measured; empty: any of ours.
@@ -61,7 +61,7 @@ class Topology:
         if not sizes or any(b % a or b <= a for a, b in pairwise(sizes)):
             raise ArgumentError(
                 "levels", got=sizes, expected="sizes that grow, each a multiple of the one before",
-                do="For example 8 devices a node, 256 a rack.",
+                do="For example 8 devices per node, 256 per rack.",
             )  # fmt: skip
 
     def between(self, a: int, b: int) -> Link:

@@ -17,7 +17,7 @@ class WireFormat:
     """What a layer of C channels says in one step.
 
     Attributes:
-        collectives: blocking calls a layer, forward and backward together.
+        collectives: blocking calls per layer, forward and backward together.
         seconds: their time, one after the other, on the critical path.
     """
 
@@ -56,7 +56,7 @@ class StepCost:
     """Synchronisation of one training step.
 
     Attributes:
-        collectives: blocking calls a step.
+        collectives: blocking calls per step.
         payload: bytes that one rank brings in a step, float64: 8 (4 C + 1) for each layer, in every format.
         seconds: their time, none of it hidden behind computing.
     """

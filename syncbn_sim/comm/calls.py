@@ -96,7 +96,7 @@ def not_its_own(rank: int, user: str) -> CommunicatorError:
         f"the communicator of rank {rank}",
         got=f"a call by {user}" if user else "a call after the function of that rank has returned",
         expected="calls by that rank alone, inside launch()",
-        do="Build the model, and whatever else holds a communicator, inside the function that launch() runs, once a rank: "
+        do="Build the model, and whatever else holds a communicator, inside the function that launch() runs, once per rank: "
         "ranks that share a model overwrite each other's communicator and activations.",
     )
 

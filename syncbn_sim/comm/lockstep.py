@@ -123,7 +123,7 @@ class LockstepCommunicator(Communicator):
         self._world_rank = group.members[rank]
 
     def allreduce(self, array: object, op: str = "sum", out: Array | None = None) -> Array:
-        """As `Communicator.allreduce`; an array that needs no preparation takes the short way, 1 us a rank."""
+        """As `Communicator.allreduce`; an array that needs no preparation takes the short way, 1 us per rank."""
         if type(array) is np.ndarray and array.dtype in REDUCIBLE and op in REDUCTIONS:
             if out is None:
                 return self._allreduce(array, op)
@@ -230,7 +230,7 @@ def run(
     """Runs fn(comm, *args, **kwargs) on lockstep ranks; what `launch(backend="lockstep")` does, with an observer.
 
     Args:
-        fn: called once a rank.
+        fn: called once per rank.
         ranks: how many, 1 to thousands.
         args: further positional arguments.
         kwargs: further keyword arguments.
@@ -268,7 +268,7 @@ def run(
 
 
 def _take_turns(world: World, rank_main: Callable[[int], None], ranks: int) -> None:
-    """Starts a greenlet a rank, and lets them run until nobody can."""
+    """Starts a greenlet per rank, and lets them run until nobody can."""
     try:
         from greenlet import getcurrent, greenlet
     except ImportError as error:

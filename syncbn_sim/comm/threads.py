@@ -1,4 +1,4 @@
-"""Ranks as threads of this process: one lock, one meeting a collective, every mismatch and deadlock seen at once."""
+"""Ranks as threads of this process: one lock, one meeting per collective, every mismatch and deadlock seen at once."""
 
 from __future__ import annotations
 

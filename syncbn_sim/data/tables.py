@@ -150,7 +150,7 @@ def _ndjson(path: Path, needed: Sequence[str]) -> _File:
                 json.loads(raw.strip() or b"null")
             except ValueError as error:
                 raise complaint(
-                    f"line {line}", None, f"unreadable text ({error})", "one JSON object a line", "Mend that line."
+                    f"line {line}", None, f"unreadable text ({error})", "one JSON object per line", "Mend that line."
                 ) from error
         raise
 

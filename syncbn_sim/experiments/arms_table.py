@@ -89,8 +89,8 @@ def _sync_cost(result: Result) -> list[str]:
     if (cost := result.sync) is None:
         return []
     return [
-        f"Synchronising costs {cost.allreduces_per_layer_forward:g} all-reduce a layer forward and "
-        f"{cost.allreduces_per_layer_backward:g} backward, {cost.bytes_per_step:,} bytes a step and rank, "
+        f"Synchronising costs {cost.allreduces_per_layer_forward:g} all-reduce per layer forward and "
+        f"{cost.allreduces_per_layer_backward:g} backward, {cost.bytes_per_step:,} bytes per step and rank, "
         f"{100 * cost.share_of_step:.0f} % of the time of a step here (waiting included)."
     ]
 

@@ -108,7 +108,7 @@ def run(comm: Communicator, config: Config, progress: Progress = SILENT, task: T
     """
     if config.task == BOTH:
         raise ArgumentError(
-            "task", got=repr(BOTH), expected="one task a run", do="`parts` makes one config each of it."
+            "task", got=repr(BOTH), expected="one task per run", do="`parts` makes one config each of it."
         )
     task = task or (_own(comm, config, progress) if config.own else TASKS[config.task])
     start = time.perf_counter()

@@ -28,15 +28,15 @@ class Few(Batch):
 
     def local_moments(self) -> Moments:
         """Two passes: the mean, then the squares around it; the sum of float64 numbers, unlike that of others, may need correcting."""
-        count = float(len(self._x))
-        mean = self.ones.dot(self._x) / count
+        n = float(len(self._x))
+        mean = self.ones.dot(self._x) / n
         deviation = self._x - mean
         if self.dtype.char == "d":
-            slip = self.ones.dot(deviation) / count
+            slip = self.ones.dot(deviation) / n
             mean += slip
             deviation -= slip
         deviation *= deviation
-        return Moments.about(mean, self.ones.dot(deviation), count)
+        return Moments.about(mean, self.ones.dot(deviation), n)
 
     def normalise(self, mean: Array, var: Array, eps: float, weight: Array | None, bias: Array | None) -> Array:
         """As the readable one; x_hat takes the place of x."""
@@ -52,10 +52,10 @@ class Few(Batch):
         self._dy = _rows(dy)
         return BackwardSums(self.ones.dot(self._dy), self.ones.dot(self._dy * self._x))
 
-    def input_gradient(self, weight: Array | None, sums: BackwardSums, count: float) -> Array:
+    def input_gradient(self, weight: Array | None, sums: BackwardSums, n: float) -> Array:
         """Dx = weight inv_std (dy - (sum(dy) + x_hat sum(dy x_hat)) / n)."""
-        dx = self._x * (sums.dy_x_hat / -count)
-        dx += sums.dy / -count
+        dx = self._x * (sums.dy_x_hat / -n)
+        dx += sums.dy / -n
         dx += self._dy
         dx *= self.inv_std if weight is None else weight * self.inv_std
         return self._restored(dx)

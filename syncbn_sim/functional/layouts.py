@@ -77,11 +77,11 @@ class Blocks(Layout):
     partial: tuple[int, ...]  # shape of the partial sums of one quantity
 
     def blocks(self, memory: Array) -> list[Array]:
-        """Views of an array, one a block: what coefficients are applied to."""
+        """Views of an array, one per block: what coefficients are applied to."""
         raise NotImplementedError
 
     def summed_blocks(self, memory: Array) -> list[Array]:
-        """Views of an array, one a block: what is summed."""
+        """Views of an array, one per block: what is summed."""
         return self.blocks(memory)
 
     def spread(self, values: list[Array], space: Workspace) -> Iterable[Array]:
@@ -181,7 +181,7 @@ class Planes(Blocks):
         return wide
 
     def add_up(self, a: Array, x: Array, partial: Array, at: int, scratch: Array) -> int:
-        """A sum a run."""
+        """A sum per run."""
         end = at + len(a)
         np.vecdot(a, self.ones[: a.shape[-1]], partial[0, at:end])
         np.vecdot(a, x, partial[1, at:end])
@@ -231,11 +231,11 @@ class Rows(Blocks):
         """(width,)."""
         wide = space.take((len(values), self.copies, *self.period), self.dtype)
         for row, each in zip(wide, values, strict=True):
-            row[...] = each.astype(self.dtype)[:, None]  # cast before it is spread: once a channel
+            row[...] = each.astype(self.dtype)[:, None]  # cast before it is spread: once per channel
         return wide.reshape(len(values), -1)
 
     def add_up(self, a: Array, x: Array, partial: Array, at: int, scratch: Array) -> int:
-        """A sum a column and group."""
+        """A sum per column and group."""
         groups, rows, width = a.shape
         ones, end = self.ones[:rows], at + groups
         # The product first: it reads straight through memory; the sum's several rows at a time then find them in the cache.

@@ -119,7 +119,7 @@ SCALE_AND_SHIFT = Exercise(
             "scaled and shifted, but never normalised: use your x_hat.",
         ),
     ),
-    done="one mean and one variance a channel, over images, rows and columns: 2 x 4 x 5 = 40 numbers in the first case.",
+    done="one mean and one variance per channel, over images, rows and columns: 2 x 4 x 5 = 40 numbers in the first case.",
 )
 
 

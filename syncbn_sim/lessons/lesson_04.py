@@ -42,7 +42,7 @@ FROM_SUMS = Exercise(
             "so close: this is the standard deviation, the variance's root.",
         ),
     ),
-    done="three numbers a channel are enough, and they add. That is the whole idea of synchronising.",
+    done="three numbers per channel are enough, and they add. That is the whole idea of synchronising.",
 )
 
 

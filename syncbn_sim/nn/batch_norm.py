@@ -73,7 +73,7 @@ class BatchNorm(Module):
         channel_axis: 1, or -1 for channels-last.
 
     Inputs: x of rank 2 to 5 or more, e.g. (N, C), (N, C, H, W); any float dtype, which y and dx share.
-    Position weights (shape of x without its channel axis, or one a row) count as frequencies; 0 masks a
+    Position weights (shape of x without its channel axis, or one per row) count as frequencies; 0 masks a
     position: it is never read, y and dx are 0 there. An empty batch gives an empty output and leaves the running statistics alone.
 
     Raises:

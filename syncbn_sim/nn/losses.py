@@ -88,7 +88,7 @@ def check_classes(subject: str, logits: Array, labels: Array) -> None:
             subject,
             got=f"logits {logits.shape}, labels {labels.shape}",
             expected="(N, K) and (N,)",
-            do="One label a row.",
+            do="One label per row.",
         )
     if labels.dtype.kind not in "iu":
         raise DtypeError(
@@ -119,7 +119,7 @@ def check_numbers(subject: str, outputs: Array, labels: Array) -> None:
             subject,
             got=f"outputs {outputs.shape}, labels {labels.shape}",
             expected="(N,) or (N, 1), and (N,)",
-            do="One label a row, and one output.",
+            do="One label per row, and one output.",
         )
     if labels.dtype.kind not in "fiub":
         raise DtypeError("labels", got=f"dtype {labels.dtype}", expected="numbers", do="Pass floats or integers.")

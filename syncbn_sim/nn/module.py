@@ -75,7 +75,7 @@ class Module:
             )
 
     def __call__(self, x: Array, weights: object | None = None) -> Array:
-        """Runs the forward pass; `weights` are frequency weights, one a position or one a row (0 masks it)."""
+        """Runs the forward pass; `weights` are frequency weights, one per position or one per row (0 masks it)."""
         x = as_float_array(x)
         self._check(x)
         counts = mask = None

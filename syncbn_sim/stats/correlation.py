@@ -1,4 +1,4 @@
-"""Correlated rows: how many *independent* rows a batch of n rows of few entities is worth.
+"""Correlated rows: how many *independent* rows per batch of n rows of few entities is worth.
 
 The training set is fixed: N rows of entities (users, classes) that are what they are. A batch drawn from it at random has independent
 rows, however often an entity occurs in it by chance; so a batch is held against *that*, the shuffled batch of as many rows. What

@@ -47,7 +47,7 @@ class Moments:
         Args:
             x: floats of any shape.
             axes: the axes to sum over; default: all but axis 1 (the channels).
-            weights: frequency weights >= 0, shape of `x` along `axes` (or one a row). Positions of
+            weights: frequency weights >= 0, shape of `x` along `axes` (or one per row). Positions of
                 weight 0 are never read, NaN or not.
 
         Raises:

@@ -13,7 +13,7 @@ from .pipes import Pipes
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-SLOT = 256 * 1024  # bytes of memory a rank; a larger array goes through it in parts
+SLOT = 256 * 1024  # bytes of memory per rank; a larger array goes through it in parts
 # 4K aliasing: whether what it reads is still being written, a processor asks by the lowest 12 bits of the address alone. A copy
 # between two places that are near to each other *within* their pages so waits for itself, and takes twice as long. Large arrays begin
 # 16 bytes into a page; the slots begin half a page into one, far from that.
