@@ -21,7 +21,7 @@ Prepared = tuple[
 
 
 def coefficients(batch: Batch) -> list[Array]:
-    """a, b, k and q of y = a x + b and dx = a (dy + k x + q), each (C,), from the textbook."""
+    """Computes a, b, k and q of y = a x + b and dx = a (dy + k x + q), each (C,), from the textbook."""
     x, dy = batch.second(batch.x), batch.second(batch.dy)
     local = readable.local_moments(x)
     x_hat, inv_std = readable.standardize(x, local.mean, local.var(), EPS)

@@ -141,7 +141,7 @@ first_layer = next(net.named_children())[1]
 
 
 def activations(order, rows):
-    """(ranks, rows) values of one hidden unit: before, after local BN, after SyncBN."""
+    """Values (ranks, rows) of one hidden unit: before, after local BN, after SyncBN."""
     step = rows_of_step(order, step=5, rows=rows)
     before = first_layer(digits.x[np.concatenate(step)].astype(np.float64))[:, [7]]
     parts = np.split(before, RANKS)

@@ -95,7 +95,7 @@ KINDS = {"user": slice(0, 10), "context": slice(20, 24), "item": slice(10, 20)}
 
 
 def reading(log, order, rows=ROWS):
-    """(batches, rows) indices: the log in that order, cut into batches."""
+    """Indices (batches, rows): the log in that order, cut into batches."""
     indices = {"sorted": data.sorted_by_entity, "shuffled": data.iid}[order](log.entity, np.random.default_rng(1))
     return indices[: len(indices) // rows * rows].reshape(-1, rows)
 
@@ -130,7 +130,7 @@ for order in ("sorted", "shuffled"):
 
 # %%
 def noise_of_means(means, log):
-    """Var(batch mean) / (sigma^2 / n) of each feature: 1 for independent rows."""
+    """Computes Var(batch mean) / (sigma^2 / n) of each feature: 1 for independent rows."""
     return means.var(axis=0) / (log.x.var(axis=0) / ROWS)
 
 
@@ -327,7 +327,7 @@ rng = np.random.default_rng(0)
 
 
 def one_class_per_rank(ranks):
-    """(ranks * 4,) images: each rank has four of one class, no two ranks the same."""
+    """Images, (ranks * 4,) indices: each rank has four of one class, no two ranks the same."""
     return np.concatenate([rng.choice(by_class[c], EACH, replace=False) for c in rng.permutation(10)[:ranks]])
 
 

@@ -87,7 +87,7 @@ def test_one_log_whatever_wrote_it(name: str, tmp_path: Path) -> None:
 
 
 def test_keys_are_texts(tmp_path: Path) -> None:
-    """Float32 merges whole numbers from 2^24 on, float64 from 2^53 on; and 007 is nobody's 7."""
+    """Whole numbers merge in float32 from 2^24 on, in float64 from 2^53 on; and 007 is nobody's 7."""
     for base in (3_000_000_000, 2**53, 10**30):
         columns = {**COLUMNS, "user": [base + i // 10 for i in range(ROWS)]}
         np.testing.assert_array_equal(read(tmp_path / "k.csv", table(columns)).entity, np.arange(ROWS) // 10)
@@ -105,7 +105,7 @@ def test_keys_are_texts(tmp_path: Path) -> None:
 
 
 def test_small_differences_of_large_numbers_survive(tmp_path: Path) -> None:
-    """Float32 keeps 128 s of seconds since 1970: the column was rounded before its mean was taken off."""
+    """Seconds since 1970 are kept to 128 s in float32: the column was rounded before its mean was taken off."""
     seconds = [1_700_000_000 + 0.25 * i for i in range(ROWS)]
     late = read(tmp_path / "a.csv", table({**COLUMNS, "age": seconds}), features=("age",))
     early = read(tmp_path / "b.csv", table({**COLUMNS, "age": [0.25 * i for i in range(ROWS)]}), features=("age",))

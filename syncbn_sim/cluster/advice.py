@@ -122,7 +122,7 @@ class Job:
         return behind(self.reading, self.icc, self.rows, devices, self.devices)
 
     def _sizes(self) -> Iterator[int]:
-        """2 n, 4 n, ... as far as the rows of one device, or our patience, go."""
+        """Batch sizes 2 n, 4 n, ... as far as the rows of one device, or our patience, go."""
         size = 2 * self.rows
         while size <= min(LARGEST, self.reading.total / self.devices):
             yield size

@@ -33,7 +33,7 @@ class Link:
     measured_to: int = 0
 
     def seconds(self, size: float) -> float:
-        """alpha + n beta for a message of n bytes."""
+        """Computes alpha + n beta, for a message of n bytes."""
         return self.alpha + size * self.beta
 
     def between(self, a: int, b: int) -> Link:
@@ -69,7 +69,7 @@ class Topology:
         return next((link for size, link in self.levels if a // size == b // size), self.levels[-1][1])
 
     def levels_of(self, ranks: int) -> list[tuple[int, int, Link]]:
-        """(units that talk, ranks in each of them, their link) of every level that the first `ranks` ranks need, from the inside out."""
+        """Lists (units that talk, ranks in each, their link) of every level that the first `ranks` ranks need, from the inside out."""
         found, below = [], 1
         for size, link in self.levels:
             units = -(-min(size, ranks) // below)

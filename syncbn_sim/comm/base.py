@@ -162,7 +162,7 @@ class Communicator(ABC):
 
 
 def reduce_in_rank_order(arrays: list[Array], op: str) -> Array:
-    """((a_0 + a_1) + a_2) + ...: one fixed order, so that every backend in this process gives the same bits."""
+    """Adds ((a_0 + a_1) + a_2) + ...: one fixed order, so that every backend in this process gives the same bits."""
     result = arrays[0].copy()
     for array in arrays[1:]:
         REDUCTIONS[op](result, array, out=result)

@@ -211,7 +211,7 @@ def _present(texts: pl.Series) -> pl.Series:
 
 
 def _cast(texts: pl.Series, decimal: str) -> pl.Series:
-    """Float64, null where a text is no plain number."""
+    """Turns texts into float64, null where a text is no plain number."""
     if decimal == ",":
         points = texts.str.contains(".", literal=True)
         texts = texts.str.replace(",", ".", literal=True).set(points, None)

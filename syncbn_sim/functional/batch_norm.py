@@ -24,7 +24,7 @@ def local_moments(x: Array, counts: object | None = None) -> Moments:
 
 
 def standardize(x: Array, mean: Array, var: Array, eps: float, counts: object | None = None) -> tuple[Array, Array]:
-    """x_hat = (x - mean) / sqrt(var + eps), with 0 where the count is 0.
+    """Computes x_hat = (x - mean) / sqrt(var + eps), with 0 where the count is 0.
 
     Returns:
         x_hat (float64, shape of x) and inv_std = 1 / sqrt(var + eps) (float64, (C,)).
@@ -37,7 +37,7 @@ def standardize(x: Array, mean: Array, var: Array, eps: float, counts: object | 
 
 
 def scale_and_shift(x_hat: Array, weight: Array | None, bias: Array | None, counts: object | None = None) -> Array:
-    """y = weight x_hat + bias, with 0 where a position's count is 0."""
+    """Computes y = weight x_hat + bias, with 0 where a position's count is 0."""
     y = x_hat
     if weight is not None:
         y = y * per_channel(weight, x_hat)
@@ -47,7 +47,7 @@ def scale_and_shift(x_hat: Array, weight: Array | None, bias: Array | None, coun
 
 
 class BackwardSums(NamedTuple):
-    """sum(dy) and sum(dy x_hat) of each channel: the bias and weight gradients, and the backward half of what is summed over ranks."""
+    """Bias and weight gradient, sum(dy) and sum(dy x_hat) of each channel: the backward half of what is summed over ranks."""
 
     dy: Array
     dy_x_hat: Array
@@ -64,7 +64,7 @@ class BackwardSums(NamedTuple):
 
 
 def local_backward_sums(dy: Array, x_hat: Array) -> BackwardSums:
-    """sum(dy) and sum(dy x_hat) over this rank's batch. dy must already be 0 at masked positions."""
+    """Computes sum(dy) and sum(dy x_hat) over this rank's batch. dy must already be 0 at masked positions."""
     axes = (0, *range(2, dy.ndim))
     dy = dy.astype(np.float64)
     return BackwardSums(dy.sum(axis=axes), (dy * x_hat).sum(axis=axes))
@@ -79,7 +79,7 @@ def input_gradient(
     n: float,
     counts: object | None = None,
 ) -> Array:
-    """dx = weight inv_std (dy - c (sum(dy) + x_hat sum(dy x_hat)) / n).
+    """Computes dx = weight inv_std (dy - c (sum(dy) + x_hat sum(dy x_hat)) / n).
 
     Three terms: the direct one; the path through the mean; the path through the variance. The sums and the total count n are
     those of the batch whose statistics normalised x (over all ranks, if they were synchronised); c is
@@ -93,12 +93,12 @@ def input_gradient(
 
 
 def frozen_input_gradient(dy: Array, inv_std: Array, weight: Array | None) -> Array:
-    """dx = weight inv_std dy: in eval mode the statistics are constants, so only the direct term is left."""
+    """Computes dx = weight inv_std dy: in eval mode the statistics are constants, so only the direct term is left."""
     return per_channel(inv_std if weight is None else weight * inv_std, dy) * dy
 
 
 def per_channel(values: Array, like: Array) -> Array:
-    """(C,) as (1, C, 1, ...), ready to broadcast against `like`."""
+    """Turns (C,) into (1, C, 1, ...), ready to broadcast against `like`."""
     return values.reshape(1, -1, *[1] * (like.ndim - 2))
 
 

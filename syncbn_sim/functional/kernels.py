@@ -1,6 +1,6 @@
 """The steps of `batch_norm`, fast: the same equations, arranged for the memory of the machine. Layers use these.
 
-Read `batch_norm` first. Here, for float32 and float64 without position weights (anything else takes the readable way):
+Read `batch_norm` first. Here, for float32 and float64 without frequency weights (anything else takes the readable way):
 
 - Sums over the batch are dot products with a vector of ones: BLAS keeps several partial sums in registers, `np.sum` does not.
   Partial sums are short (a few thousand terms) in x's dtype and are added up in float64, so no digits are lost.
@@ -87,7 +87,7 @@ class Many(Batch):
         return bool(np.count_nonzero(small) and np.any(small & ((total != 0) | (total_sq != 0))))
 
     def normalise(self, mean: Array, var: Array, eps: float, weight: Array | None, bias: Array | None) -> Array:
-        """y = a (x - shift) + b with a = weight inv_std."""
+        """Computes y = a (x - shift) + b with a = weight inv_std."""
         x = self._x
         mean = mean.astype(np.float64)  # a copy: the running mean may be written into before the backward pass
         var = var.astype(np.float64, copy=False)
@@ -106,14 +106,14 @@ class Many(Batch):
         return _channels_second(y, self.last)
 
     def x_hat(self) -> Array:
-        """(x - mean) / sqrt(var + eps) in float64, computed anew: it is not kept."""
+        """Computes (x - mean) / sqrt(var + eps) in float64, anew each time: it is not kept."""
         x = _channels_second(self._x, self.last).astype(np.float64)
         if self.shift is not None:
             x -= readable.per_channel(self.shift, x)
         return (x - readable.per_channel(self.offset, x)) * readable.per_channel(self.inv_std, x)
 
     def local_backward_sums(self, dy: Array) -> BackwardSums:
-        """sum(dy x_hat) = inv_std (sum(dy (x - shift)) - (mean - shift) sum(dy))."""
+        """Computes sum(dy) and, from it, sum(dy x_hat) = inv_std (sum(dy (x - shift)) - (mean - shift) sum(dy))."""
         turned = np.moveaxis(dy, 1, -1) if self.last else dy
         self._dy = np.ascontiguousarray(turned, self.dtype)
         total, products = self.layout.sums(self._dy, self._x, self.shift, self.space)
@@ -128,7 +128,7 @@ class Many(Batch):
         return self
 
     def input_gradient(self, weight: Array | None, sums: BackwardSums, n: float) -> Array:
-        """Dx = a (dy + k (x - shift) + q)."""
+        """Computes dx = a (dy + k (x - shift) + q)."""
         k = self.inv_std * sums.dy_x_hat / -n
         q = sums.dy / -n - k * self.offset
         a = self.inv_std if weight is None else weight * self.inv_std
@@ -137,7 +137,7 @@ class Many(Batch):
         return _channels_second(dx, self.last)
 
     def frozen_input_gradient(self, weight: Array | None) -> Array:
-        """Dx = a dy."""
+        """Computes dx = a dy."""
         a = self.inv_std if weight is None else weight * self.inv_std
         dx = self.space.take(self._x.shape, self.dtype)
         self.layout.affine(self._dy, None, a, None, dx, self.space)
@@ -145,7 +145,7 @@ class Many(Batch):
 
 
 def _memory(x: Array) -> tuple[Array, bool]:
-    """`x` as it lies in memory, and whether its channels, on axis 1 of x, lie last. Copied if it is not contiguous either way."""
+    """Returns x as it lies in memory, and whether its channels, on axis 1 of x, lie last. Copied if it is not contiguous either way."""
     if x.flags.c_contiguous:
         return x, False
     turned = np.moveaxis(x, 1, -1)

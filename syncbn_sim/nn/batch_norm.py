@@ -57,7 +57,7 @@ class Context(NamedTuple):
 
 
 class BatchNorm(Module):
-    """y = weight (x - mean) / sqrt(var + eps) + bias, for each channel.
+    """Computes y = weight (x - mean) / sqrt(var + eps) + bias, for each channel.
 
     Training: mean and biased variance of the batch; the running ones move by `momentum` towards the mean and
     the *unbiased* variance. Evaluation: the running ones. The backward pass in evaluation treats them as constants.

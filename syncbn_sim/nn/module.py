@@ -253,7 +253,7 @@ class Module:
             put(array)
 
     def _state(self) -> Iterator[tuple[str, Any, Any]]:
-        """(dotted name, read, write) of every parameter and buffer."""
+        """Lists (dotted name, read, write) of every parameter and buffer."""
         _check_nothing_hidden(self)
         for prefix, module in self._named_places():
             dotted = f"{prefix}." if prefix else ""

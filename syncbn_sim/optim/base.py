@@ -13,8 +13,9 @@ from ..nn.module import Parameter
 
 
 class Optimizer:
-    """Changes parameters by their gradients. All parameters are one flat vector to `update`: a dozen NumPy calls per step, not per parameter.
+    """Changes parameters by their gradients.
 
+    All parameters are one flat vector to `update`: a dozen NumPy calls per step, not per parameter.
     From the first step on each `Parameter.data` is a view of that vector, which changes in place. Whoever assigns another array
     to it finds it copied in at the next step.
 

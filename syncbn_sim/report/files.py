@@ -17,7 +17,7 @@ from ..errors import DataError
 
 
 def result_json(results: Sequence[Any]) -> str:
-    """result.json: a list of one object per result, a dataclass. What is not finite (a net that has diverged) is null."""
+    """Writes what result.json holds: a list of one object per result, a dataclass. What is not finite (a net that has diverged) is null."""
     return json.dumps([_plain(asdict(result)) for result in results], indent=1, allow_nan=False) + "\n"
 
 

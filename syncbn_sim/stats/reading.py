@@ -44,7 +44,7 @@ class Reading(Protocol):
         ...
 
     def cluster_size(self, rows: int, readers: int = 1, of: int | None = None) -> float:
-        """S of the joined batch of the first `readers` of `of` readers (default: all of them), n rows each."""
+        """Computes S of the joined batch of the first `readers` of `of` readers (default: all of them), n rows each."""
         ...
 
     def windowed(self, window: int) -> Reading:
@@ -202,7 +202,7 @@ def _begins(total: int, count: int) -> Array:
 
 
 def batches_from(begins: Array, total: int, rows: int, readers: int = 1, of: int | None = None) -> Array:
-    """(batches, readers n) places of the rows of batches that begin at `begins` on the ring; reader r stands r N / W rows on."""
+    """Places (batches, readers n) of the rows of batches that begin at `begins` on the ring; reader r stands r N / W rows on."""
     offsets = np.arange(readers)[:, None] * total // (of or readers)
     return ((begins[:, None, None] + offsets + np.arange(rows)) % total).reshape(len(begins), readers * rows)
 
