@@ -15,9 +15,8 @@ from syncbn_sim.workspace import Workspace
 
 from .rivals import EPS, Batch
 
-Prepared = tuple[
-    Callable[[Array, Array], None], list[tuple[Array, ...]], bool
-]  # sums, (x, dy, y, dx, a, b, k, q), lean
+# Sums, (x, dy, y, dx, a, b, k, q), lean.
+Prepared = tuple[Callable[[Array, Array], None], list[tuple[Array, ...]], bool]
 
 
 def coefficients(batch: Batch) -> list[Array]:

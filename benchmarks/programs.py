@@ -35,7 +35,8 @@ def allreduce(comm: Communicator, sizes: list[int], rounds: int) -> dict[str, di
         truth = out.copy()
         for name, call in calls.items():
             got = call() if name == "new" else (call(), out)[1]
-            assert np.allclose(got, truth, rtol=0, atol=1e-12), name  # the order of the sum is MPI's or ours
+            # The order of the sum is MPI's or ours.
+            assert np.allclose(got, truth, rtol=0, atol=1e-12), name
         found[str(size)] = nets.take_turns_together(plain, calls, rounds)
     return found
 
@@ -63,9 +64,8 @@ def half_batch(comm: Communicator, shapes: list[list[int]], rounds: int) -> dict
         times: dict[str, list[float]] = {"ours": [], "torch": []}
         count = nets.how_many(comm, ours, 5e-3, 50)  # so that waking up after a rest does not weigh
         for _ in range(rounds):
-            os.sched_setaffinity(
-                0, {cores[comm.rank % len(cores)]}
-            )  # else the kernel may leave both on one core for a while
+            # Else the kernel may leave both on one core for a while.
+            os.sched_setaffinity(0, {cores[comm.rank % len(cores)]})
             times["ours"].append(nets.together(comm, nets.repeated(ours, count)) / count)
             os.sched_setaffinity(0, cores)
             times["torch"].append(nets.alone(comm, nets.repeated(theirs, count)) / count)

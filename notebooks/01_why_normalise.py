@@ -24,7 +24,8 @@ import importlib.util
 import subprocess
 import sys
 
-if importlib.util.find_spec("syncbn_sim") is None:  # on a hosted notebook service: install from the repository
+# On a hosted notebook service: install from the repository.
+if importlib.util.find_spec("syncbn_sim") is None:
     REPOSITORY = "git+https://github.com/syncbn-sim/syncbn-sim"
     subprocess.check_call([sys.executable, "-m", "pip", "install", "-q", f"syncbn-sim[lessons] @ {REPOSITORY}"])
 
@@ -201,7 +202,8 @@ def train_net(comm, norm, gain, lr, seed, steps=40):
     net, loss = deep_net(norm, gain, 4, 32, seed), nn.CrossEntropyLoss()
     optimizer, rng = optim.SGD(net.parameters(), lr), np.random.default_rng([seed, 2])
     batches = rng.integers(0, len(digits.train.y), (steps, 64))
-    with np.errstate(all="ignore"):  # a learning rate that is too large overflows; that is a result here
+    # A learning rate that is too large overflows; that is a result here.
+    with np.errstate(all="ignore"):
         for _, mean_loss in train.fit(net, loss, optimizer, comm, digits.train.x, digits.train.y, batches):
             if not mean_loss < 1e6:
                 return 10.0

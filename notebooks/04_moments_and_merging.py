@@ -23,7 +23,8 @@ import importlib.util
 import subprocess
 import sys
 
-if importlib.util.find_spec("syncbn_sim") is None:  # on a hosted notebook service: install from the repository
+# On a hosted notebook service: install from the repository.
+if importlib.util.find_spec("syncbn_sim") is None:
     REPOSITORY = "git+https://github.com/syncbn-sim/syncbn-sim"
     subprocess.check_call([sys.executable, "-m", "pip", "install", "-q", f"syncbn-sim[lessons] @ {REPOSITORY}"])
 
@@ -456,7 +457,8 @@ assert abs(sums_on_the_wire(shuffled) / truth - 1) < 1e-4
 
 # %%
 def stored_by_the_layer(comm):
-    layer = nn.SyncBatchNorm(1, momentum=1.0, dtype=np.float64, comm=comm)  # momentum 1: store this batch's alone
+    # Momentum 1: store this batch's alone.
+    layer = nn.SyncBatchNorm(1, momentum=1.0, dtype=np.float64, comm=comm)
     layer(np.array_split(shuffled, comm.size)[comm.rank][:, None])
     return layer.running_var[0] * (len(day) - 1) / len(day)  # stored is the unbiased variance
 

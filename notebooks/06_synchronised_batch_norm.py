@@ -24,7 +24,8 @@ import importlib.util
 import subprocess
 import sys
 
-if importlib.util.find_spec("syncbn_sim") is None:  # on a hosted notebook service: install from the repository
+# On a hosted notebook service: install from the repository.
+if importlib.util.find_spec("syncbn_sim") is None:
     REPOSITORY = "git+https://github.com/syncbn-sim/syncbn-sim"
     subprocess.check_call([sys.executable, "-m", "pip", "install", "-q", f"syncbn-sim[lessons] @ {REPOSITORY}"])
 
@@ -298,9 +299,15 @@ def train_digits(comm, kind, seed, epochs, build=adam):
         data.epochs(data.sorted_by_entity, digits.entity, comm.rank, comm.size, ROWS, epochs, [seed], drop_last=True)
     )
     training = train.fit(
-        model, nn.CrossEntropyLoss(), build(model.parameters()), comm, digits.x, digits.y, batches,
+        model,
+        nn.CrossEntropyLoss(),
+        build(model.parameters()),
+        comm,
+        digits.x,
+        digits.y,
+        batches,
         optim.linear_decay(len(batches)),
-    )  # fmt: skip
+    )
     return [mean_loss for _, mean_loss in training], model
 
 
@@ -404,7 +411,8 @@ class ReducedTwice(nn.SyncBatchNorm):
     def backward(self, dy):
         dx = super().backward(dy)
         for parameter in (self.weight, self.bias):
-            parameter.grad[...] = self.comm.allreduce(parameter.grad)  # the bug: train.step will sum them again
+            # The bug: train.step will sum them again.
+            parameter.grad[...] = self.comm.allreduce(parameter.grad)
         return dx
 
 
@@ -445,7 +453,8 @@ def statistics(comm, kind, xs):
     with nn.no_backward(layer):
         layer(xs[comm.rank])
     n = sum(map(len, xs))
-    return layer.running_mean[0], layer.running_var[0] * (n - 1) / n  # stored unbiased, so back to biased
+    # Stored unbiased, so back to biased.
+    return layer.running_mean[0], layer.running_var[0] * (n - 1) / n
 
 
 for kind in (nn.SyncBatchNorm, nn.AveragedBatchNorm):

@@ -23,7 +23,8 @@ import importlib.util
 import subprocess
 import sys
 
-if importlib.util.find_spec("syncbn_sim") is None:  # on a hosted notebook service: install from the repository
+# On a hosted notebook service: install from the repository.
+if importlib.util.find_spec("syncbn_sim") is None:
     REPOSITORY = "git+https://github.com/syncbn-sim/syncbn-sim"
     subprocess.check_call([sys.executable, "-m", "pip", "install", "-q", f"syncbn-sim[lessons] @ {REPOSITORY}"])
 
@@ -451,7 +452,8 @@ interact(
 for kind, which in KINDS.items():
     guesses = []
     for each, m in zip(logs, means, strict=True):
-        by_rank = m[: len(m) // 8 * 8, which].reshape(8, -1, m[:, which].shape[1])  # ranks, steps, features
+        # By rank, step and feature.
+        by_rank = m[: len(m) // 8 * 8, which].reshape(8, -1, m[:, which].shape[1])
         between = by_rank.var(axis=0, ddof=1).mean(axis=0)
         guesses.append(np.mean(between * ROWS / each.x[:, which].var(axis=0)))
     known = np.mean(1 + (by_row - 1) * rhos[:, which].mean(axis=1))

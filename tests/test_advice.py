@@ -72,10 +72,11 @@ CASES = [  # devices, rows, entity rows, entities, icc, verdict, other options
     (64, 32, "1000000", None, 0.3, NEEDED, {}),  # a million rows per entity: S = n
     (4, 4, "4000x1,10x400", None, 0.4, SHORT, {"model": "mlp"}),  # one giant
     (16, 32, "4x1000,58x100,900x1", None, 0.5, NEEDED, {}),  # a power law
-    (8, 4, "180", 10, 0.31, NEEDED, {"link": "nvlink", "model": "mlp"}),  # classes, shared by all ranks: together like 33 shuffled
+    # Classes, shared by all ranks: together like 33 shuffled.
+    (8, 4, "180", 10, 0.31, NEEDED, {"link": "nvlink", "model": "mlp"}),
     (10, 4, "180", 10, 0.31, NEEDED, {"link": "nvlink"}),  # one class per rank: together better than shuffled
     (2, 16, "500", 2, 0.6, NEEDED, {"link": "shared-memory", "model": "mlp"}),  # two classes, one on each
-]  # fmt: skip
+]
 
 
 def figure(pattern: str, text: str) -> list[float]:

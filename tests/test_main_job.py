@@ -98,7 +98,13 @@ def test_script_prints_a_table_and_a_sentence_and_writes_a_folder(backend: str, 
     stdout, folder = quick_runs[backend]
     assert stdout.count(f"digits: 2 ranks ({backend}) x 4 images") == 1
     assert all(f"\n{arm}" in stdout for arm in ARMS)
-    for words in ("sorted - iid, points", "effective", "all-reduce per layer forward", "order alone costs", "Written to"):
+    for words in (
+        "sorted - iid, points",
+        "effective",
+        "all-reduce per layer forward",
+        "order alone costs",
+        "Written to",
+    ):
         assert words in stdout
     assert sorted(p.name for p in folder.iterdir()) == ["config.toml", "curves.png", "result.json", "tables.txt"]
     assert (folder / "curves.png").read_bytes()[:4] == b"\x89PNG"

@@ -53,9 +53,11 @@ def advise(
     if data:
         if entity_rows or entities is not None or icc is not None:
             raise ArgumentError(
-                "advise", got="--data with --entity-rows, --entities or --icc", expected="one or the other",
+                "advise",
+                got="--data with --entity-rows, --entities or --icc",
+                expected="one or the other",
                 do="Leave them out: they are measured in the log.",
-            )  # fmt: skip
+            )
         found = inspected(read(data, log), log, rows, devices)
         order, icc = found.orders["as it stands"].reading, found.mean_correlation
         print(f"Measured in {data}, in the order in which it stands: mean correlation over columns {icc:.3f}.")
@@ -77,9 +79,11 @@ def _possible(icc: float | None, order: Reading, rows: int) -> float:
     largest = behind(order, 0.0, rows).adjusted_size
     if 1 + (largest - 1) * icc <= 0:
         raise ArgumentError(
-            "icc", got=icc, expected=f"above {1 / (1 - largest):.3g} where a row meets {largest:.3g} of its entity",
+            "icc",
+            got=icc,
+            expected=f"above {1 / (1 - largest):.3g} where a row meets {largest:.3g} of its entity",
             do="Rows of one entity can't all be unlike: their mean would have a negative variance.",
-        )  # fmt: skip
+        )
     return icc
 
 
@@ -104,14 +108,19 @@ def _sorted_order(entity_rows: tuple[str, ...], entities: int | None) -> Reading
     if any("x" in part for part in entity_rows):
         if entities is not None:
             raise ArgumentError(
-                "entities", got=f"{entities} with sizes by number", expected="one or the other",
+                "entities",
+                got=f"{entities} with sizes by number",
+                expected="one or the other",
                 do="ROWSxENTITIES says already how many there are.",
-            )  # fmt: skip
+            )
         return sorted_reading(np.repeat(sizes, counts))
     if entities is None:
         return sorted_reading(np.array(sizes), np.array(counts))
     if len(sizes) > 1 or entities < 2:
         raise ArgumentError(
-            "entities", got=entities, expected="at least 2, of one number of rows", do="For example --entity-rows 180 --entities 10."
-        )  # fmt: skip
+            "entities",
+            got=entities,
+            expected="at least 2, of one number of rows",
+            do="For example --entity-rows 180 --entities 10.",
+        )
     return sorted_reading(np.full(entities, sizes[0]))

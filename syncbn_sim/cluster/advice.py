@@ -49,13 +49,18 @@ class Job:
             )
         if not self.icc <= 1:
             raise ArgumentError(
-                "icc", got=self.icc, expected="at most 1", do="1: all rows of an entity are equal; 0: no more alike than others."
-            )  # fmt: skip
+                "icc",
+                got=self.icc,
+                expected="at most 1",
+                do="1: all rows of an entity are equal; 0: no more alike than others.",
+            )
         if self.devices * self.rows > self.reading.total:
             raise ArgumentError(
-                "devices, rows", got=f"{self.devices} x {self.rows}",
-                expected=f"at most the {self.reading.total:,.0f} rows there are", do="Use fewer, or a longer log.",
-            )  # fmt: skip
+                "devices, rows",
+                got=f"{self.devices} x {self.rows}",
+                expected=f"at most the {self.reading.total:,.0f} rows there are",
+                do="Use fewer, or a longer log.",
+            )
 
     @cached_property
     def local(self) -> Behind:
@@ -108,7 +113,8 @@ class Job:
     @cached_property
     def window(self) -> tuple[int, Behind] | None:
         """The smallest power of two of rows in which each device would have to shuffle for its batch to be worth enough."""
-        goal = min(ENOUGH, 0.9 * self.rows)  # no window makes a batch worth more than its rows, 16 or not
+        # No window makes a batch worth more than its rows, 16 or not.
+        goal = min(ENOUGH, 0.9 * self.rows)
         found = ((w, behind(self.reading.windowed(w), self.icc, self.rows)) for w in self._sizes())
         return next(((w, b) for w, b in found if b.effective_rows >= goal), None)
 

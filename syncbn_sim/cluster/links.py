@@ -60,9 +60,11 @@ class Topology:
         sizes = [size for size, _ in self.levels]
         if not sizes or any(b % a or b <= a for a, b in pairwise(sizes)):
             raise ArgumentError(
-                "levels", got=sizes, expected="sizes that grow, each a multiple of the one before",
+                "levels",
+                got=sizes,
+                expected="sizes that grow, each a multiple of the one before",
                 do="For example 8 devices per node, 256 per rack.",
-            )  # fmt: skip
+            )
 
     def between(self, a: int, b: int) -> Link:
         """The link of two ranks."""
@@ -109,7 +111,7 @@ LINKS = {
     "roce-25g": Link(3e-6, 1 / 3.1e9, "RDMA over 25 Gbit/s Ethernet: one or two switches and NIC; 3.1 GB/s"),
     "tcp-25g": Link(20e-6, 1 / 3.1e9, "kernel TCP: 10-30 us one way in the stack"),
     "shared-memory": Link(1.2e-6, 1 / 10e9, "8-byte round trip of 2.2-2.4 us; 10 GB/s is assumed: measure yours"),
-}  # fmt: skip
+}
 
 
 def link_named(name: str) -> Link:

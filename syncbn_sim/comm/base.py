@@ -131,9 +131,11 @@ class Communicator(ABC):
 
     def __reduce__(self) -> str:
         raise ArgumentError(
-            type(self).__name__, got="an attempt to pickle it", expected="a communicator to stay in its process",
+            type(self).__name__,
+            got="an attempt to pickle it",
+            expected="a communicator to stay in its process",
             do="Return or send model.state_dict() instead of a model that talks.",
-        )  # fmt: skip
+        )
 
     def _allreduce_into(self, array: Array, op: str, out: Array) -> None:
         """For a backend that needs no array between."""

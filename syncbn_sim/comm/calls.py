@@ -83,9 +83,11 @@ def on_rank(error: BaseException, rank: int, size: int) -> BaseException:
     """What to tell of an error that has ended a rank: leaving the program is one too, since the others would wait."""
     if isinstance(error, SystemExit):
         error = LaunchError(
-            "a rank", got=f"sys.exit({error.code!r}) inside launch()", expected="its function to return, or to raise",
+            "a rank",
+            got=f"sys.exit({error.code!r}) inside launch()",
+            expected="its function to return, or to raise",
             do="Leave the program after launch() instead: the other ranks would wait.",
-        )  # fmt: skip
+        )
     error.add_note(f"This happened on rank {rank} of {size}.")
     return error
 

@@ -18,7 +18,8 @@ from ..errors import unknown
 from .base import REDUCTIONS, Communicator
 from .wrapper import Wrapper
 
-TAG = 32_767  # of their messages, that they meet none of the program's own: the largest that every MPI takes
+# Of their messages, that they meet none of the program's own: the largest that every MPI takes.
+TAG = 32_767
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,12 @@ def label(column: Column, notes: list[str]) -> tuple[Array, str]:
         return codes.astype(np.int64), "classes"
     if texts is not None:
         raise complaint(
-            None, name, f"{len(different):,} different texts", f"numbers, or at most {MOST_CLASSES} classes",
+            None,
+            name,
+            f"{len(different):,} different texts",
+            f"numbers, or at most {MOST_CLASSES} classes",
             "Choose another label column.",
-        )  # fmt: skip
+        )
     notes.append(f"Label {name!r} has {len(different):,} different numbers: a numeric label, judged by R^2.")
     return column.values, "numbers"
 
@@ -76,7 +79,8 @@ def encode(column: Column, width: int, notes: list[str]) -> list[tuple[str, Arra
     if len(different) <= width:
         return [(f"{name}={column.texts[code] if code >= 0 else '(missing)'}", values == code) for code in different]
     notes.append(f"Text column {name!r}: {len(different):,} different texts, hashed into {width} columns.")
-    buckets = np.array([_hash(text) % width for text in column.texts] + [0])[values]  # place -1: missing
+    # Place -1: missing.
+    buckets = np.array([_hash(text) % width for text in column.texts] + [0])[values]
     return [(f"{name}#{bucket}", buckets == bucket) for bucket in range(width)]
 
 

@@ -22,7 +22,8 @@ from ..errors import DataError
 from . import text_file
 from .columns import LARGEST, MISSING, MOST_ROWS, Column, OnBytes, Places, Table, check_names, complaint, shortened
 
-CELLS = 50_000_000  # in memory as text at any time: 0.8 GB, and whatever of a text is longer than 12 bytes
+# In memory as text at any time: 0.8 GB, and whatever of a text is longer than 12 bytes.
+CELLS = 50_000_000
 # A number that another program has dressed up: decimal comma, thousands separators, per cent, currency.
 DRESSED = r"^[+-]?[$€£¥]?\s?(\d{1,3}([.,'’\s_]\d{3})+|\d+)([.,]\d+)?([eE][+-]?\d+)?\s?[%$€£¥]?$"
 

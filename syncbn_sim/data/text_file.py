@@ -37,22 +37,31 @@ def records(lines: Iterable[bytes], separator: str) -> Iterator[tuple[int, list[
             fields = next(reader, None)
         except csv.Error as error:
             raise complaint(
-                f"line {begin}", None, f"unreadable text ({error})", "delimited fields, quotes closed",
+                f"line {begin}",
+                None,
+                f"unreadable text ({error})",
+                "delimited fields, quotes closed",
                 "Look for a quote that is opened and never closed, or a binary file.",
-            ) from error  # fmt: skip
+            ) from error
         if fields is None:
             return
         if quotes % 2:
             raise complaint(
-                f"line {begin}", None, "a quote inside a field without quotes around it", "quotes in pairs",
+                f"line {begin}",
+                None,
+                "a quote inside a field without quotes around it",
+                "quotes in pairs",
                 "Put the field in quotes and double the quote inside it.",
-            )  # fmt: skip
+            )
         width = width or len(fields) * any(fields)
         if len(fields) != width and fields:
             raise complaint(
-                f"line {begin}", None, f"{len(fields)} fields", f"{width}, as in the header",
+                f"line {begin}",
+                None,
+                f"{len(fields)} fields",
+                f"{width}, as in the header",
                 "Look for a missing or an unquoted delimiter in that line.",
-            )  # fmt: skip
+            )
         if any(fields):
             yield begin, fields
 
@@ -69,9 +78,12 @@ def header(lines: Iterable[bytes], separator: str) -> list[str]:
         other = next((d for d in ",;\t|" if d != separator and d in names[0]), None)
         if other:
             raise complaint(
-                "line 1", None, f"one column, {shortened(names[0])!r}", f"several, separated by {separator!r}",
+                "line 1",
+                None,
+                f"one column, {shortened(names[0])!r}",
+                f"several, separated by {separator!r}",
                 f"The delimiter seems to be {other!r}: pass --delimiter {other!r}.",
-            )  # fmt: skip
+            )
     return names
 
 

@@ -9,7 +9,8 @@ from .metrics import METRICS
 from .norms import NORMS
 from .result import Result
 
-FEW_SEEDS = 3  # fewer, and the interval of a mean is wider than anything it could show (t = 12.7 at two)
+# Fewer, and the interval of a mean is wider than anything it could show (t = 12.7 at two).
+FEW_SEEDS = 3
 
 
 def table(result: Result) -> str:

@@ -43,7 +43,8 @@ class Batch:
 
     def normalise(self, mean: Array, var: Array, eps: float, weight: Array | None, bias: Array | None) -> Array:
         """Computes y = weight (x - mean) / sqrt(var + eps) + bias, whosever statistics these are."""
-        self._x, self.inv_std = F.standardize(self._x, mean, var, eps, self.counts)  # x itself is not needed any more
+        # x itself is not needed any more.
+        self._x, self.inv_std = F.standardize(self._x, mean, var, eps, self.counts)
         return F.scale_and_shift(self._x, weight, bias, self.counts).astype(self.dtype)
 
     def local_backward_sums(self, dy: Array) -> BackwardSums:

@@ -30,10 +30,13 @@ from .few import FEW, Few
 from .layouts import PLANES, Layout, Planes, Rows
 from .whole import Whole
 
-FAR = 4.0  # shift where mean^2 > FAR variance; below, x^2 costs no more than a factor 1 + FAR of precision
-ROOM = 1e10  # factor between x - mean and x_hat, either way, up to which float32 has digits to spare
+# Shift where mean^2 > FAR variance; below, x^2 costs no more than a factor 1 + FAR of precision.
+FAR = 4.0
+# Factor between x - mean and x_hat, either way, up to which float32 has digits to spare.
+ROOM = 1e10
 
-LEAST = {kind: float(np.finfo(kind).tiny / np.finfo(kind).eps) for kind in "fd"}  # least square with all its digits
+# Least square with all its digits.
+LEAST = {kind: float(np.finfo(kind).tiny / np.finfo(kind).eps) for kind in "fd"}
 
 
 def batch_of(x: Array, counts: Array | None, space: Workspace) -> Batch:
@@ -89,7 +92,8 @@ class Many(Batch):
     def normalise(self, mean: Array, var: Array, eps: float, weight: Array | None, bias: Array | None) -> Array:
         """Computes y = a (x - shift) + b with a = weight inv_std."""
         x = self._x
-        mean = mean.astype(np.float64)  # a copy: the running mean may be written into before the backward pass
+        # A copy: the running mean may be written into before the backward pass.
+        mean = mean.astype(np.float64)
         var = var.astype(np.float64, copy=False)
         spread = np.sqrt(var + eps)
         self.inv_std = 1.0 / spread

@@ -231,7 +231,8 @@ class Rows(Blocks):
         """Each written out as (width,)."""
         wide = space.take((len(values), self.copies, *self.period), self.dtype)
         for row, each in zip(wide, values, strict=True):
-            row[...] = each.astype(self.dtype)[:, None]  # cast before it is spread: once per channel
+            # Cast before it is spread: once per channel.
+            row[...] = each.astype(self.dtype)[:, None]
         return wide.reshape(len(values), -1)
 
     def add_up(self, a: Array, x: Array, partial: Array, at: int, scratch: Array) -> int:

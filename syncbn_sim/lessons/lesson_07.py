@@ -188,7 +188,8 @@ def _estimate(means: Array, variance: float, rows: int) -> float:
 
 
 def _means(rng: np.random.Generator) -> list[tuple[Any, ...]]:
-    drift = np.linspace(0, 2, 30)[:, None]  # all ranks move together, as activations do while a net learns
+    # All ranks move together, as activations do while a net learns.
+    drift = np.linspace(0, 2, 30)[:, None]
     return [(rng.normal(size=(30, 4)) * 0.5 + drift, 1.0, 32), (rng.normal(size=(30, 8)) + 3, 4.0, 16)]
 
 

@@ -226,7 +226,8 @@ class BatchNorm(Module):
     def _remember(self, used: Statistics) -> None:
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
-        self.num_batches_tracked = np.array(self.num_batches_tracked + 1)  # a sum of arrays without axes is no array
+        # A sum of arrays without axes is no array.
+        self.num_batches_tracked = np.array(self.num_batches_tracked + 1)
         batches = int(self.num_batches_tracked)
         self.running_mean = running.updated(self.running_mean, used.stored_mean, self.momentum, batches)
         self.running_var = running.updated(self.running_var, used.stored_var, self.momentum, batches)

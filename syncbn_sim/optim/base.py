@@ -70,7 +70,8 @@ class Optimizer:
 
     def _adopt(self) -> None:
         """Copies in what is not a view of the flat vector, and makes it one."""
-        if self._views[0].base is not self._value:  # we are a deep copy, and NumPy has copied each view by itself
+        # We are a deep copy, and NumPy has copied each view by itself.
+        if self._views[0].base is not self._value:
             self._views = self._split()
         for p, view in zip(self.parameters, self._views, strict=True):
             if p.data is not view:

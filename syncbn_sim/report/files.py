@@ -75,7 +75,8 @@ def write_run(out: Path, name: str, files: Mapping[str, bytes]) -> Path:
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{name}-", suffix=".partial", dir=out) as hidden:
-            complete = Path(hidden) / name  # inside, since the hidden one is for this user's eyes alone
+            # Inside, since the hidden one is for this user's eyes alone.
+            complete = Path(hidden) / name
             complete.mkdir()
             for file, content in files.items():
                 (complete / file).write_bytes(content)
@@ -111,6 +112,8 @@ def write_figure(path: Path, png: bytes) -> None:
 
 def _unwritable(what: str, path: Path, kind: str, error: OSError) -> DataError:
     return DataError(
-        what, got=f"{path} ({error.strerror})", expected=f"{kind} that can be written",
+        what,
+        got=f"{path} ({error.strerror})",
+        expected=f"{kind} that can be written",
         do="Choose another one, or make the folder first: mkdir -p.",
-    )  # fmt: skip
+    )

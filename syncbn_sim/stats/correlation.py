@@ -74,7 +74,8 @@ def intra_class_correlation(x: Array, entity: Array) -> Array:
     means = np.add.reduceat(centred[order], starts, axis=0) / sizes[:, None]
     mst = (centred**2).sum(axis=0) / (rows - 1)
     msw = ((centred - means[group]) ** 2).sum(axis=0) / (rows - groups)
-    varies = (x.max(axis=0) > x.min(axis=0)).reshape(-1)  # exactly: rounding gives a constant column some spread
+    # Exactly: rounding gives a constant column some spread.
+    varies = (x.max(axis=0) > x.min(axis=0)).reshape(-1)
     rho = np.where(varies, 1.0 - msw / np.where(varies, mst, 1.0), np.nan)
     return np.asarray(rho.reshape(x.shape[1:]))
 

@@ -87,7 +87,8 @@ class LagReading:
             values, place = np.unique(windows, return_inverse=True)
             chances = np.array([(pairs * self.at(self._on_ring(j * window + inner))).sum() / window**2 for j in values])
             own = values == 0
-            chances[own] = (chances[own] * window - 1) / (window - 1)  # without the pair of a row with itself
+            # Without the pair of a row with itself.
+            chances[own] = (chances[own] * window - 1) / (window - 1)
             return chances[place]
 
         def at(lags: Array) -> Array:
@@ -166,7 +167,8 @@ class MeasuredReading:
         found = np.sort(self.entity[batches_from(begins, len(self.entity), rows, readers, of)], axis=1)
         ends = np.ones(found.shape, bool)
         ends[:, :-1] = found[:, 1:] != found[:, :-1]
-        places = np.flatnonzero(ends.ravel())  # each batch ends with an end, so no run of equal codes spans two
+        # Each batch ends with an end, so no run of equal codes spans two.
+        places = np.flatnonzero(ends.ravel())
         return float((np.diff(places, prepend=-1).astype(np.float64) ** 2).sum() / (len(found) * width))
 
     def measured(self, rows: int, readers: int = 1, of: int | None = None) -> float:
@@ -241,12 +243,14 @@ def behind(reading: Reading, rho: float, rows: int, readers: int = 1, of: int | 
     adjusted = adjusted_cluster_size(cluster, together, reading.same)
     if isinstance(reading, MeasuredReading) and reading.columns is not None:
         deff = reading.measured(rows, readers, of)
-    else:  # a batch is worth at most the whole population; where rho is negative the formula can promise more
+    else:
+        # A batch is worth at most the whole population; where rho is negative the formula can promise more.
         deff = max(design_effect(adjusted, rho), together / reading.total)
     return Behind(together, cluster, adjusted, deff, effective_rows(together, deff))
 
 
-TRIED = 32  # numbers of readers that are tried one by one, since a periodic order can favour some of them
+# Numbers of readers that are tried one by one, since a periodic order can favour some of them.
+TRIED = 32
 
 
 def readers_needed(
