@@ -101,7 +101,7 @@ def reading(log, order, rows=ROWS):
     return indices[: len(indices) // rows * rows].reshape(-1, rows)
 
 
-def users_a_batch(labels):
+def users_per_batch(labels):
     return np.mean([len(np.unique(batch)) for batch in labels])
 
 
@@ -119,7 +119,7 @@ assert np.median(activity) < 10 < 200 < activity.max()
 print("intra-class correlation:", ", ".join(f"{kind} {rho[which].mean():.2f}" for kind, which in KINDS.items()))
 for order in ("sorted", "shuffled"):
     labels = log.entity[reading(log, order)]
-    users = users_a_batch(labels)
+    users = users_per_batch(labels)
     print(
         f"{order:8}: {users:4.1f} users per batch, so {ROWS / users:4.1f} rows per user; S = {stats.cluster_size(labels):5.2f}"
     )
@@ -139,7 +139,7 @@ found, S, mean_size = {}, {}, {}
 for order in ("sorted", "shuffled"):
     chosen = reading(log, order)
     found[order] = noise_of_means(log.x[chosen].mean(axis=1), log)
-    S[order], mean_size[order] = stats.cluster_size(log.entity[chosen]), ROWS / users_a_batch(log.entity[chosen])
+    S[order], mean_size[order] = stats.cluster_size(log.entity[chosen]), ROWS / users_per_batch(log.entity[chosen])
 noisier = found["sorted"][KINDS["user"]].mean()
 print(f"user features, sorted: noise x {noisier:.1f}; S = {S['sorted']:.1f}, rows per user {mean_size['sorted']:.1f}")
 assert abs(noisier / S["sorted"] - 1) < 0.1
@@ -167,7 +167,7 @@ labels = [each.entity[reading(each, "sorted")] for each in logs]
 means = [each.x[reading(each, "sorted")].mean(axis=1) for each in logs]  # of each batch and feature
 rhos = np.array([stats.intra_class_correlation(each.x, each.entity) for each in logs])
 by_row = np.array([stats.cluster_size(each) for each in labels])  # S
-by_user = np.array([ROWS / users_a_batch(each) for each in labels])
+by_user = np.array([ROWS / users_per_batch(each) for each in labels])
 noise = np.array([noise_of_means(m, each) for m, each in zip(means, logs, strict=True)])
 for kind, which in KINDS.items():
     right, wrong = (

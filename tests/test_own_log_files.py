@@ -264,6 +264,7 @@ BAD: dict[str, tuple[str, str | bytes, dict, str]] = {
     "not packed at all": ("a.csv.gz", b"\x1f\x8bno", {}, "expected a readable file"),
     "line ends of old Macs": ("a.csv", LINES.replace("\n", "\r"), {}, "old Macs|new-line character"),
     "no parquet": ("a.parquet", LINES, {}, "a.parquet.*expected a readable file"),
+    "delimiters above the header": ("a.csv", ",,,\n" + LINES, {}, "line 1: got delimiters alone, expected a header"),
     "a bad JSON line": (
         "a.ndjson", '{"user":1,"click":0,"age":1}\n{"user":1,\n', {}, "line 2: got unreadable text.*one JSON object per line"),
     "damaged while packed": (

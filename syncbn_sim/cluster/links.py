@@ -20,17 +20,17 @@ class Link:
         alpha: seconds per message, however short.
         beta: seconds per byte, 1 / bandwidth.
         source: where the numbers come from.
-        base: seconds per collective call, whatever it sends (launch, host). 0: no source gives one, so a time is a lower bound.
+        base: seconds per collective call, whatever it sends (launch, host). None: no source gives one, so a time is a lower bound.
         schedules: those with which the source measured; empty: any of ours.
-        measured_to: the largest number of devices that it measured; 0: it is not a measurement of collectives.
+        measured_to: the largest number of devices that it measured; None: it is not a measurement of collectives.
     """
 
     alpha: float
     beta: float
     source: str
-    base: float = 0.0
+    base: float | None = None
     schedules: tuple[str, ...] = ()
-    measured_to: int = 0
+    measured_to: int | None = None
 
     def seconds(self, size: float) -> float:
         """Computes alpha + n beta, for a message of n bytes."""
@@ -86,10 +86,10 @@ class Topology:
         return "; ".join(link.source for _, link in self.levels)
 
 
-def one_slow_node(ranks: int, node: int, ranks_a_node: int, factor: float) -> Array:
+def one_slow_node(ranks: int, node: int, ranks_per_node: int, factor: float) -> Array:
     """Slowness of each rank: `factor` on one node, 1 elsewhere."""
     slowness = np.ones(ranks)
-    slowness[node * ranks_a_node : (node + 1) * ranks_a_node] = factor
+    slowness[node * ranks_per_node : (node + 1) * ranks_per_node] = factor
     return slowness
 
 

@@ -28,7 +28,8 @@ class WireFormat:
 def allreduce(ranks: int, elements: int, link: Link | Topology) -> float:
     """Time of a call, level by level: inside each node, then between the nodes; by the quickest schedule each link has."""
     return sum(
-        level.base + min(allreduce_seconds(name, units, elements, level) for name in level.schedules or SCHEDULES)
+        (level.base or 0.0)
+        + min(allreduce_seconds(name, units, elements, level) for name in level.schedules or SCHEDULES)
         for units, _, level in link.levels_of(ranks)
     )
 
@@ -36,7 +37,8 @@ def allreduce(ranks: int, elements: int, link: Link | Topology) -> float:
 def allgather(ranks: int, elements: int, link: Link | Topology) -> float:
     """The same of an all-gather: a node brings what its ranks have."""
     return sum(
-        level.base + allgather_seconds(units, elements * each, level) for units, each, level in link.levels_of(ranks)
+        (level.base or 0.0) + allgather_seconds(units, elements * each, level)
+        for units, each, level in link.levels_of(ranks)
     )
 
 

@@ -47,7 +47,7 @@ def looks_useful(column: Column, notes: list[str]) -> bool:
         why = "has no value"
     elif column.texts is not None and _are_dates(column.texts):
         why = "looks like a date"
-    elif column.different > 100 and column.different > 0.9 * rows:
+    elif column.different is not None and column.different > max(100, 0.9 * rows):
         why = f"looks like an identifier ({column.different:,} different values in {rows:,} rows)"
     if why:
         notes.append(f"Left out: column {column.name!r} {why}. Name it in --features to use it.")

@@ -227,7 +227,7 @@ def _numbers(series: pl.Series, numbers: pl.Series, plain: pl.Series, file: _Fil
         raise _no_number(series, numbers, bad, file, decimal)
     whole = bool((numbers % 1 == 0).all())
     values: Array = numbers.fill_null(math.nan).to_numpy()
-    return Column(series.name, values, None, series.n_unique() if whole else 0)
+    return Column(series.name, values, None, series.n_unique() if whole else None)
 
 
 def _codes(texts: pl.Series, file: _File) -> Column:
