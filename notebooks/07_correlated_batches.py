@@ -147,7 +147,7 @@ assert abs(noisier / S["sorted"] - 1) < 0.1
 # %% tags=["hide-input"]
 fine = np.linspace(0, 1, 50)
 for order, colour in (("sorted", COLOURS["local"]), ("shuffled", COLOURS["none"])):
-    plt.plot(rho, found[order], "o", color=colour, label=f"{order}: measured, one dot a feature")
+    plt.plot(rho, found[order], "o", color=colour, label=f"{order}: measured, one dot per feature")
     plt.plot(fine, 1 + (S[order] - 1) * fine, color=colour, label=f"1 + (S - 1) rho, S = {S[order]:.1f}")
 size = mean_size["sorted"]
 plt.plot(fine, 1 + (size - 1) * fine, ":", color="black", label=f"with rows per user, {size:.1f}, for S")

@@ -105,9 +105,9 @@ class Job:
     def group(self) -> Behind | None:
         """The smallest group of neighbouring devices that does: worth a shuffled local batch, and `ENOUGH`; if none, worth `ENOUGH`."""
         for target in (max(self.rows, ENOUGH), ENOUGH):
-            found = readers_needed(self.reading, self.icc, self.rows, target, self.devices)
-            if found:
-                return self._group(found)
+            devices = readers_needed(self.reading, self.icc, self.rows, target, self.devices)
+            if devices:
+                return self._group(devices)
         return None
 
     @cached_property
@@ -115,14 +115,14 @@ class Job:
         """The smallest power of two of rows in which each device would have to shuffle for its batch to be worth enough."""
         # No window makes a batch worth more than its rows, 16 or not.
         goal = min(ENOUGH, 0.9 * self.rows)
-        found = ((w, behind(self.reading.windowed(w), self.icc, self.rows)) for w in self._sizes())
-        return next(((w, b) for w, b in found if b.effective_rows >= goal), None)
+        windows = ((w, behind(self.reading.windowed(w), self.icc, self.rows)) for w in self._sizes())
+        return next(((w, b) for w, b in windows if b.effective_rows >= goal), None)
 
     @cached_property
     def larger_batch(self) -> Behind | None:
         """The smallest power of two times as many rows per device that are worth enough; None: too many, or more than there are."""
-        found = (behind(self.reading, self.icc, rows) for rows in self._sizes())
-        return next((b for b in found if b.effective_rows >= ENOUGH), None)
+        batches = (behind(self.reading, self.icc, rows) for rows in self._sizes())
+        return next((b for b in batches if b.effective_rows >= ENOUGH), None)
 
     def _group(self, devices: int) -> Behind:
         return behind(self.reading, self.icc, self.rows, devices, self.devices)

@@ -75,9 +75,9 @@ class StepCost:
         """Talk + compute on the critical path; max(talk, compute) if all of it could hide behind computing."""
         return max(self.seconds, compute_seconds) if overlapped else self.seconds + compute_seconds
 
-    def compute_for(self, share: float) -> float:
-        """The smallest compute time for which the share stays under `share`: talk (1 - share) / share."""
-        return self.seconds * (1 - share) / share
+    def compute_for(self, most: float) -> float:
+        """The smallest compute time for which the share is at most `most`: talk (1 - most) / most."""
+        return self.seconds * (1 - most) / most
 
 
 def step_cost(channels: Sequence[int], ranks: int, link: Link | Topology, wire: str = "fused all-reduce") -> StepCost:

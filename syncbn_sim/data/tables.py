@@ -76,9 +76,9 @@ def read_table(
     except (pl.exceptions.PolarsError, OSError) as error:
         told = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise complaint(None, None, f"{path} ({told})", "a readable file", "Check the path and the file.") from error
-    found = {name: columns.pop(name) for name in needed[: 1 + bool(label)]}
+    asked_for = {name: columns.pop(name) for name in needed[: 1 + bool(label)]}
     return Table(
-        found[key], found.get(label), list(columns.values()), bool(features), file.places, int(file.blank.sum())
+        asked_for[key], asked_for.get(label), list(columns.values()), bool(features), file.places, int(file.blank.sum())
     )
 
 
@@ -125,13 +125,13 @@ def _delimited(path: Path, separator: str, needed: Sequence[str]) -> _File:
     no_text = pl.all().str.len_bytes().fill_null(0) == 0
     look = rows.select(blank=pl.all_horizontal(no_text), cut=pl.col(names[-1]).is_null())
     try:
-        found = look.collect(engine="streaming")
+        seen = look.collect(engine="streaming")
     except pl.exceptions.PolarsError:
         verify()
         raise
-    if (found["cut"] & ~found["blank"]).any():
+    if (seen["cut"] & ~seen["blank"]).any():
         verify()  # polars fills rows that are too short with nulls
-    return _File(rows, found["blank"], verify, places)
+    return _File(rows, seen["blank"], verify, places)
 
 
 def _typed(rows: pl.LazyFrame, needed: Sequence[str]) -> _File:

@@ -56,19 +56,19 @@ def _lines_below(result: Result) -> list[str]:
 
 def _recovered(result: Result) -> list[str]:
     lines, gap = [], "of the way from sorted+local to"
-    for share, reference in ((result.recovery, "iid+sync"), (result.recovery_against_iid_local, "iid+local")):
+    for recovered, reference in ((result.recovery, "iid+sync"), (result.recovery_against_iid_local, "iid+local")):
         if {"sorted+local", "sorted+sync", reference} <= set(result.arms):
             lines.append(
-                f"SyncBN recovers {estimated(share, 100, unit=' %')} {gap} {reference}."
-                if share
+                f"SyncBN recovers {estimated(recovered, 100, unit=' %')} {gap} {reference}."
+                if recovered
                 else f"There is no clear gap between sorted+local and {reference} to recover."
             )
     if result.recovery_of_others:
-        shares = [
-            f"{NORMS[norm].words} {estimated(share, 100, unit=' %')}"
-            for norm, share in result.recovery_of_others.items()
+        others = [
+            f"{NORMS[norm].words} {estimated(recovered, 100, unit=' %')}"
+            for norm, recovered in result.recovery_of_others.items()
         ]
-        lines.append(f"By the same formula, of the way to iid+sync: {', '.join(shares)}.")
+        lines.append(f"By the same formula, of the way to iid+sync: {', '.join(others)}.")
     if result.order_cost_without_norm:
         lines.append(
             "The order alone costs a net without normalisation "

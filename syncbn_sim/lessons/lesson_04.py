@@ -183,8 +183,8 @@ def _masked(rng: np.random.Generator) -> list[tuple[Any, ...]]:
 
 
 def _counted(x: Array, weights: Array) -> tuple[Any, ...]:
-    found = Moments.of(x, weights=weights)
-    return found.count, found.total, found.total_sq
+    moments = Moments.of(x, weights=weights)
+    return moments.count, moments.total, moments.total_sq
 
 
 def _multiplied(x: Array, weights: Array) -> tuple[Any, ...]:

@@ -270,13 +270,13 @@ class Module:
 
 def _check_nothing_hidden(model: Module) -> None:
     """Makes sure that no module or parameter stands in a plain container only: it would not train, be saved or change its mode."""
-    found = {id(each) for module in model.modules() for each in (module, *vars(module).values())}
+    known = {id(each) for module in model.modules() for each in (module, *vars(module).values())}
     for module in model.modules():
         for name, value in vars(module).items():
             inside = value.values() if isinstance(value, dict) else value
             if name == "_contexts" or not isinstance(value, (list, tuple, dict)):
                 continue
-            hidden = [each for each in inside if isinstance(each, (Module, Parameter)) and id(each) not in found]
+            hidden = [each for each in inside if isinstance(each, (Module, Parameter)) and id(each) not in known]
             if hidden:
                 raise ArgumentError(
                     f"{type(module).__name__}.{name}",
