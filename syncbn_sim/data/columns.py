@@ -36,7 +36,7 @@ class Column:
 
     @property
     def missing(self) -> Array:
-        """(N,) which values are missing."""
+        """Tells which values are missing, (N,) bools."""
         return np.isnan(self.values) if self.texts is None else self.values < 0
 
     def take(self, rows: Array) -> Column:

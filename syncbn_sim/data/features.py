@@ -15,7 +15,7 @@ LOOKED_AT = 1000  # texts, to tell dates
 
 
 def label(column: Column, notes: list[str]) -> tuple[Array, str]:
-    """(N,) labels and their kind ("binary", "classes" or "numbers"), decided by the values."""
+    """Returns labels (N,) and their kind ("binary", "classes" or "numbers"), decided by the values."""
     different, codes = np.unique(column.values, return_inverse=True)
     if len(different) < 2:
         raise complaint(None, column.name, "one class", "at least two different labels", "Choose another label column.")
