@@ -162,7 +162,7 @@ def how_many(comm: Communicator, call: Callable[[], object], seconds: float, mos
 def take_turns_together(
     comm: Communicator, calls: Mapping[str, Callable[[], object]], rounds: int
 ) -> dict[str, list[float]]:
-    """Seconds per call on rank 0, some calls after one another a round, the ways in another order in each round. Collective."""
+    """Seconds per call on rank 0, some calls after one another per round, the ways in another order in each round. Collective."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     count = how_many(comm, next(iter(calls.values())), 5e-3, 50)
     rng = np.random.default_rng(0)

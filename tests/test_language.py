@@ -15,8 +15,8 @@ PROSE = [*CODE, *sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("*.md"
 
 # "Y = ...", "Dx = ...", "D loss_i / ...", "(N, C) as ...", "sum(x) / n": a formula where a word should stand.
 FORMULA = re.compile(r"\S+ = |[B-HJ-Zb-hj-z] |\(|\w+\(x|\d+ [-/]|[a-z]\w* (/|\w+ =)|(?!`)[a-z]+_\w+ ")
-COUNTED = r"rows?|numbers?|calls?|bytes|seconds|microseconds|once|one|labels?|us|ms|all-reduces?|broadcasts|threads?"
-UNITS = r"rank|step|layer|channel|row|position|call|batch|byte|message|process|user|column|block|collective"
+COUNTED = r"rows?|numbers?|calls?|bytes|seconds|microseconds|once|one|labels?|us|ms|all-reduces?|broadcasts|threads?|batch|each|cost"
+UNITS = r"rank|step|round|layer|channel|row|position|call|batch|byte|message|process|user|column|block|collective"
 # Not of "how many rows a batch is worth" and the like, where the unit does something.
 RATE = re.compile(rf"\b({COUNTED})\s+an?\s+({UNITS})\b(?! (is|has|may|can|needs|brings)\b)")
 

@@ -43,7 +43,7 @@ def batches(order: Array, rank: int, size: int, rows: int, drop_last: bool = Fal
 
     Raises:
         ArgumentError: `rows` below 1.
-        DataError: not even one full batch a rank to keep.
+        DataError: not even one full batch per rank to keep.
     """
     steps = steps_per_epoch(len(order), size, rows, drop_last)
     if drop_last:
