@@ -99,14 +99,14 @@ def allreduce(
             right.plot(
                 list(mpi[most]), [1e6 * np.median(w[way]) for w in mpi[most].values()], style, color=colour, label=label
             )
-        left.set(xscale="log", yscale="log", xlabel="ranks", ylabel="microseconds a call")
+        left.set(xscale="log", yscale="log", xlabel="ranks", ylabel="microseconds per call")
         left.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         step = max(inside["lockstep"])
         left.set_title(
-            f"{size} bytes: {inside['lockstep'][step].median / step:.2g} us a rank\nbetween {step} lockstep ranks"
+            f"{size} bytes: {inside['lockstep'][step].median / step:.2g} us per rank\nbetween {step} lockstep ranks"
         )
         left.legend(fontsize=10, loc="lower right")
-        right.set(xscale="log", yscale="log", xlabel="bytes", ylabel="microseconds a call")
+        right.set(xscale="log", yscale="log", xlabel="bytes", ylabel="microseconds per call")
         times = [np.median(np.divide(w["out"], w["raw"])) for w in mpi[most].values()]
         right.set_title(
             f"{most} MPI processes: comm.allreduce takes\na median {np.median(times):.2g} x as long as MPI.Allreduce"

@@ -32,9 +32,14 @@ def run(program: str, ranks: int, options: dict[str, Any], python: str = sys.exe
         raise RuntimeError("no mpirun")
     command = [mpirun, *_oversubscribe(mpirun), "-n", str(ranks), python, "-m", "benchmarks.programs", program]
     process = subprocess.Popen(
-        [*command, json.dumps(options)], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=ROOT,
-        env={**os.environ, **OPEN_MPI_MAY_RUN, "PYTHONPATH": str(ROOT)}, start_new_session=True,
-    )  # fmt: skip
+        [*command, json.dumps(options)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env={**os.environ, **OPEN_MPI_MAY_RUN, "PYTHONPATH": str(ROOT)},
+        start_new_session=True,
+    )
     try:
         out, err = process.communicate(timeout=seconds)
     except BaseException:

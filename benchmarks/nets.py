@@ -61,7 +61,7 @@ class Timed(Wrapper):
 
 
 class TaskNet:
-    """The net and the data of "digits" or "requests", with the rows a rank that the main job has."""
+    """The net and the data of "digits" or "requests", with the rows per rank that the main job has."""
 
     def __init__(self, task: str, comm: Communicator) -> None:
         self.task, self.rows = TASKS[task], TASKS[task].rows
@@ -74,7 +74,7 @@ class TaskNet:
         Args:
             layers: what SyncBN talks over.
             gradients: what the sum of gradients talks over.
-            rows: rows a step; default: this rank's share of the global batch. Given: the global batch.
+            rows: rows per step; default: this rank's share of the global batch. Given: the global batch.
         """
         inputs, width = self.data.x, self.data.x.shape[1]
         model = mlp(width, self.task.outputs, partial(nn.SyncBatchNorm, comm=layers), 0, "float32")
@@ -95,7 +95,7 @@ class TaskNet:
 
 
 def wide_net(comm: Communicator, rows: int) -> Callable[[], float]:
-    """One training step of four layers of 256, SyncBN in each, on `rows` rows a rank."""
+    """One training step of four layers of 256, SyncBN in each, on `rows` rows per rank."""
     rng = np.random.default_rng(comm.rank)
     layers: list[nn.Module] = []
     for depth in range(DEPTH):
@@ -162,7 +162,7 @@ def how_many(comm: Communicator, call: Callable[[], object], seconds: float, mos
 def take_turns_together(
     comm: Communicator, calls: Mapping[str, Callable[[], object]], rounds: int
 ) -> dict[str, list[float]]:
-    """Seconds a call on rank 0, some calls after one another a round, the ways in another order in each round. Collective."""
+    """Seconds per call on rank 0, some calls after one another per round, the ways in another order in each round. Collective."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     count = how_many(comm, next(iter(calls.values())), 5e-3, 50)
     rng = np.random.default_rng(0)

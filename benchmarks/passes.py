@@ -15,13 +15,12 @@ from syncbn_sim.workspace import Workspace
 
 from .rivals import EPS, Batch
 
-Prepared = tuple[
-    Callable[[Array, Array], None], list[tuple[Array, ...]], bool
-]  # sums, (x, dy, y, dx, a, b, k, q), lean
+# Sums, (x, dy, y, dx, a, b, k, q), lean.
+Prepared = tuple[Callable[[Array, Array], None], list[tuple[Array, ...]], bool]
 
 
 def coefficients(batch: Batch) -> list[Array]:
-    """a, b, k and q of y = a x + b and dx = a (dy + k x + q), each (C,), from the textbook."""
+    """Computes a, b, k and q of y = a x + b and dx = a (dy + k x + q), each (C,), from the textbook."""
     x, dy = batch.second(batch.x), batch.second(batch.dy)
     local = readable.local_moments(x)
     x_hat, inv_std = readable.standardize(x, local.mean, local.var(), EPS)

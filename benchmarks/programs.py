@@ -19,7 +19,7 @@ from .nets import Raw, Timed
 
 
 def allreduce(comm: Communicator, sizes: list[int], rounds: int) -> dict[str, dict[str, list[float]]]:
-    """Seconds a call on rank 0, by size and way: MPI's own, ours without and with the check, each into a given array and a new one."""
+    """Seconds per call on rank 0, by size and way: MPI's own, ours without and with the check, each into a given array and a new one."""
     plain: Any = comm.inner  # type: ignore[attr-defined]
     found = {}
     for size in sizes:
@@ -35,13 +35,14 @@ def allreduce(comm: Communicator, sizes: list[int], rounds: int) -> dict[str, di
         truth = out.copy()
         for name, call in calls.items():
             got = call() if name == "new" else (call(), out)[1]
-            assert np.allclose(got, truth, rtol=0, atol=1e-12), name  # the order of the sum is MPI's or ours
+            # The order of the sum is MPI's or ours.
+            assert np.allclose(got, truth, rtol=0, atol=1e-12), name
         found[str(size)] = nets.take_turns_together(plain, calls, rounds)
     return found
 
 
 def half_batch(comm: Communicator, shapes: list[list[int]], rounds: int) -> dict[str, dict[str, list[float]]]:
-    """SyncBN on half a batch a rank against torch with as many threads on all of it, while the other ranks sleep."""
+    """SyncBN on half a batch per rank against torch with as many threads on all of it, while the other ranks sleep."""
     import torch
 
     from . import rivals
@@ -63,9 +64,8 @@ def half_batch(comm: Communicator, shapes: list[list[int]], rounds: int) -> dict
         times: dict[str, list[float]] = {"ours": [], "torch": []}
         count = nets.how_many(comm, ours, 5e-3, 50)  # so that waking up after a rest does not weigh
         for _ in range(rounds):
-            os.sched_setaffinity(
-                0, {cores[comm.rank % len(cores)]}
-            )  # else the kernel may leave both on one core for a while
+            # Else the kernel may leave both on one core for a while.
+            os.sched_setaffinity(0, {cores[comm.rank % len(cores)]})
             times["ours"].append(nets.together(comm, nets.repeated(ours, count)) / count)
             os.sched_setaffinity(0, cores)
             times["torch"].append(nets.alone(comm, nets.repeated(theirs, count)) / count)
@@ -99,7 +99,7 @@ def steps(comm: Communicator, task: str, rounds: int, count: int) -> dict[str, A
 
 
 def heavy(comm: Communicator, seconds: float, rounds: int) -> dict[str, list[float]]:
-    """A step whose compute a rank takes at least so many seconds: on rank 0 alone, and on all ranks."""
+    """A step whose compute per rank takes at least so many seconds: on rank 0 alone, and on all ranks."""
     rows = 32
     while True:
         alone = nets.wide_net(SerialCommunicator(), rows)

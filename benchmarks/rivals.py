@@ -169,7 +169,7 @@ def jax_jit(batch: Batch) -> Step:
 
 
 def single_threaded_jax():  # type: ignore[no-untyped-def]
-    """Jax sizes its pool of threads by the cores it may use when it starts: it is started with one."""
+    """The rival jax sizes its pool of threads by the cores it may use when it starts: it is started with one."""
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
     try:

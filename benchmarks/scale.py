@@ -51,9 +51,9 @@ class Scale:
         processes: numbers of MPI processes.
         lockstep, threads: numbers of ranks in one process.
         sizes: bytes of an all-reduce.
-        steps: training steps a sample.
+        steps: training steps per sample.
         growth: how many doublings of each size.
-        heavy: seconds of compute a rank in the step that is mostly compute.
+        heavy: seconds of compute per rank in the step that is mostly compute.
         repeats: how often each MPI library takes its turn.
     """
 
@@ -71,15 +71,41 @@ class Scale:
 
 
 FULL = Scale(
-    rounds=50, small_rounds=200, shapes=SHAPES, processes=(1, 2, 4, 8), lockstep=(2, 8, 32, 128, 1024),
-    threads=(2, 4, 8, 32, 64), sizes=(8, 128, 1032, 8192, 65_536, 524_288, 4_194_304), steps=20, growth=6,
-    heavy=6e-3, repeats=3,
-)  # fmt: skip
+    rounds=50,
+    small_rounds=200,
+    shapes=SHAPES,
+    processes=(1, 2, 4, 8),
+    lockstep=(2, 8, 32, 128, 1024),
+    threads=(2, 4, 8, 32, 64),
+    sizes=(8, 128, 1032, 8192, 65_536, 524_288, 4_194_304),
+    steps=20,
+    growth=6,
+    heavy=6e-3,
+    repeats=3,
+)
 QUICK = Scale(
-    rounds=8, small_rounds=30, shapes=SHAPES[1:2] + SHAPES[4:5] + SHAPES[7:], processes=(1, 2, 8), lockstep=(2, 8, 128),
-    threads=(2, 8), sizes=(8, 1032, 65_536), steps=10, growth=4, heavy=6e-3, repeats=1,
-)  # fmt: skip
+    rounds=8,
+    small_rounds=30,
+    shapes=SHAPES[1:2] + SHAPES[4:5] + SHAPES[7:],
+    processes=(1, 2, 8),
+    lockstep=(2, 8, 128),
+    threads=(2, 8),
+    sizes=(8, 1032, 65_536),
+    steps=10,
+    growth=4,
+    heavy=6e-3,
+    repeats=1,
+)
 TINY = Scale(
-    rounds=3, small_rounds=3, shapes=(Shape((2, 16, 8, 8)), Shape((2, 3, 3, 5), last=True), Shape((4, 16))), processes=(1, 2),
-    lockstep=(2, 3), threads=(2,), sizes=(8, 1032), steps=2, growth=2, heavy=1e-4, repeats=1,
-)  # fmt: skip
+    rounds=3,
+    small_rounds=3,
+    shapes=(Shape((2, 16, 8, 8)), Shape((2, 3, 3, 5), last=True), Shape((4, 16))),
+    processes=(1, 2),
+    lockstep=(2, 3),
+    threads=(2,),
+    sizes=(8, 1032),
+    steps=2,
+    growth=2,
+    heavy=1e-4,
+    repeats=1,
+)

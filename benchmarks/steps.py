@@ -60,7 +60,7 @@ def _tell(section: Section, found: dict[tuple[str, int], dict]) -> None:
             plain = ratio(times, "unchecked", "raw")
             section.measured.append(Measured("digits/raw", "digits, 8 ranks, checked=False", plain))
     section.lines += [
-        f"The nets of the main job with its rows a rank (digits 4, requests 32), SyncBN in both hidden layers, Adam, on {CORES} cores;",
+        f"The nets of the main job with its rows per rank (digits 4, requests 32), SyncBN in both hidden layers, Adam, on {CORES} cores;",
         "`launch` as by default, with the comparison of collectives. Shares of a step without it, with a barrier before each",
         "all-reduce that tells waiting from talking; where ranks outnumber cores, compute includes waiting for a core.",
     ]
@@ -135,7 +135,7 @@ def _heavy(section: Section, scale: Scale) -> None:
     value = ratio({"all": found["all"], "least": least}, "all", "least")
     alone = 1e3 * np.median(found["alone"])
     section.lines.append(
-        f"A step with {alone:.1f} ms of compute a rank ({found['rows'][0]} rows, four layers of 256 with SyncBN; rank 0 alone): "
+        f"A step with {alone:.1f} ms of compute per rank ({found['rows'][0]} rows, four layers of 256 with SyncBN; rank 0 alone): "
         f"{ranks} ranks on {CORES} cores take {value} x the compute of all ranks divided by the cores."
     )
-    section.measured.append(Measured("heavy", f"{ranks} ranks, {alone:.1f} ms a rank", value))
+    section.measured.append(Measured("heavy", f"{ranks} ranks, {alone:.1f} ms per rank", value))

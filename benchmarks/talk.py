@@ -33,7 +33,7 @@ def run(scale: Scale, tick: Tick) -> Section:
     section = Section("2. An all-reduce")
     inside = {"lockstep": scale.lockstep, "threads": scale.threads}
     by_ranks = {kind: {n: _inside(kind, n, KIB, scale, tick) for n in numbers} for kind, numbers in inside.items()}
-    section.lines.append(f"Microseconds an all-reduce of {KIB} bytes, median (quartiles); MPI below. {CORES} cores.")
+    section.lines.append(f"Microseconds per all-reduce of {KIB} bytes, median (quartiles); MPI below. {CORES} cores.")
     rows = [[kind, n, us] for kind, found in by_ranks.items() for n, us in found.items()]
     section.table(["ranks are", "how many", "us"], rows)
     if 8 in by_ranks["threads"]:
@@ -45,7 +45,7 @@ def run(scale: Scale, tick: Tick) -> Section:
 
 
 def _inside(kind: str, ranks: int, size: int, scale: Scale, tick: Tick) -> Spread:
-    """Microseconds a call between ranks in this process."""
+    """Microseconds per call between ranks in this process."""
     calls = max(3, 2000 // ranks) if scale.rounds > 3 else 3
 
     def on_rank(comm: Communicator) -> list[float]:

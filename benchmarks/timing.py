@@ -48,7 +48,7 @@ def numpy_call(calls: int = 200_000) -> float:
 def take_turns(
     calls: Mapping[str, Call], rounds: int, rare: Mapping[str, int] | None = None, rest: float = 0.0
 ) -> dict[str, list[float]]:
-    """Seconds a call, one number a round.
+    """Seconds per call, one number per round.
 
     Args:
         calls: what to time, by name. In each round they run in another random order.

@@ -9,7 +9,8 @@ from pathlib import Path
 from docutils import nodes
 
 HERE = Path(__file__).parent
-os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")  # for the lessons' kernels: small products only lose by more
+# For the lessons' kernels: small products only lose by more.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 sys.path.insert(0, str(HERE.parent))
 
 

@@ -81,9 +81,8 @@ def activations() -> list[np.ndarray]:
     parts = [first(digits.x[digits.y == c].astype(np.float64)) for c in range(RANKS)]
     everything = F.local_moments(np.concatenate(parts))
     means = np.array([part.mean(0) for part in parts]) / np.sqrt(everything.var())
-    apart = np.minimum(np.abs(means[:, None] - means), 0.5).sum(
-        axis=(0, 1)
-    )  # half a standard deviation is apart enough
+    # Half a standard deviation is apart enough.
+    apart = np.minimum(np.abs(means[:, None] - means), 0.5).sum(axis=(0, 1))
     unit = apart.argmax()
     return [part[:, unit] / np.sqrt(everything.var()[unit]) for part in parts]
 
@@ -123,8 +122,15 @@ def draw(scene: Scene, values: list[np.ndarray], curves: dict[str, np.ndarray]) 
         if share:
             right.plot(steps[:shown], curves[norm][:shown], color=COLOURS[norm], linewidth=4)
             at = curves[norm][shown - 1]
-            right.text(steps[shown - 1], at + (4 if norm == "local" else -20), name, color=COLOURS[norm], fontsize=15, weight="bold",
-                       ha="right" if shown > 8 else "left")  # fmt: skip
+            right.text(
+                steps[shown - 1],
+                at + (4 if norm == "local" else -20),
+                name,
+                color=COLOURS[norm],
+                fontsize=15,
+                weight="bold",
+                ha="right" if shown > 8 else "left",
+            )
     right.axhline(curves["shuffled"][-1], color="#555555", linewidth=1.5, linestyle="--", zorder=0)
     right.text(60, curves["shuffled"][-1] - 7, "shuffled data, local", color="#555555", fontsize=12)
     right.set(xlim=(0, STEPS), ylim=(0, 103), xlabel="training steps")

@@ -1,4 +1,4 @@
-"""Alpha and beta of this machine, fitted from messages, and what they say about an all-reduce: ours, and the library's.
+"""Measures alpha and beta of this machine, fitted from messages, and what they say about an all-reduce: ours, and the library's.
 
 mpirun -n 2 python mpi_examples/measure_links.py
 """

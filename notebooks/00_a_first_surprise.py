@@ -26,7 +26,8 @@ import importlib.util
 import subprocess
 import sys
 
-if importlib.util.find_spec("syncbn_sim") is None:  # on a hosted notebook service: install from the repository
+# On a hosted notebook service: install from the repository.
+if importlib.util.find_spec("syncbn_sim") is None:
     REPOSITORY = "git+https://github.com/syncbn-sim/syncbn-sim"
     subprocess.check_call([sys.executable, "-m", "pip", "install", "-q", f"syncbn-sim[lessons] @ {REPOSITORY}"])
 
@@ -141,7 +142,7 @@ first_layer = next(net.named_children())[1]
 
 
 def activations(order, rows):
-    """(ranks, rows) values of one hidden unit: before, after local BN, after SyncBN."""
+    """Values (ranks, rows) of one hidden unit: before, after local BN, after SyncBN."""
     step = rows_of_step(order, step=5, rows=rows)
     before = first_layer(digits.x[np.concatenate(step)].astype(np.float64))[:, [7]]
     parts = np.split(before, RANKS)
@@ -206,7 +207,7 @@ for order in ("sorted", "iid"):
     assert (np.mean(shares) > 0.35) == (order == "sorted")
 
 # %% [markdown]
-# (With 4 rows a rank, some of it is chance: means of 4 shuffled rows differ too.)
+# (With 4 rows per rank, some of it is chance: means of 4 shuffled rows differ too.)
 
 # %% [markdown] tags=["remove-cell"]
 # With many rows, or shuffled ones, a local mean is close to the mean of all. Try it:

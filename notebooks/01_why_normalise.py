@@ -24,7 +24,8 @@ import importlib.util
 import subprocess
 import sys
 
-if importlib.util.find_spec("syncbn_sim") is None:  # on a hosted notebook service: install from the repository
+# On a hosted notebook service: install from the repository.
+if importlib.util.find_spec("syncbn_sim") is None:
     REPOSITORY = "git+https://github.com/syncbn-sim/syncbn-sim"
     subprocess.check_call([sys.executable, "-m", "pip", "install", "-q", f"syncbn-sim[lessons] @ {REPOSITORY}"])
 
@@ -131,7 +132,7 @@ def draw_depth(*gains, depth=20):
     axes[0].legend(fontsize=10)
     figure.suptitle(
         "Without normalisation the size is gain^depth; BN sets it to 1 at every layer\n"
-        "dots: measured, 3 seeds; lines: the theory above; dashed: sqrt(pi / (pi - 1)) = 1.21 a layer",
+        "dots: measured, 3 seeds; lines: the theory above; dashed: sqrt(pi / (pi - 1)) = 1.21 per layer",
         x=0.01,
         ha="left",
         fontsize=12,
@@ -158,7 +159,7 @@ assert all(np.allclose(forward, 1, atol=0.02) for forward, _ in normalised.value
 #
 # $$\sqrt{\frac{1/2}{1/2 - 1/(2\pi)}} = \sqrt{\frac{\pi}{\pi-1}} \approx 1.21$$
 #
-# a layer: by 38 from layer 20 to layer 1. A gain of 1 without BN does better in that respect.
+# per layer: by 38 from layer 20 to layer 1. A gain of 1 without BN does better in that respect.
 
 # %%
 growth = normalised[1.4][1][0] ** (1 / 19)
@@ -201,7 +202,8 @@ def train_net(comm, norm, gain, lr, seed, steps=40):
     net, loss = deep_net(norm, gain, 4, 32, seed), nn.CrossEntropyLoss()
     optimizer, rng = optim.SGD(net.parameters(), lr), np.random.default_rng([seed, 2])
     batches = rng.integers(0, len(digits.train.y), (steps, 64))
-    with np.errstate(all="ignore"):  # a learning rate that is too large overflows; that is a result here
+    # A learning rate that is too large overflows; that is a result here.
+    with np.errstate(all="ignore"):
         for _, mean_loss in train.fit(net, loss, optimizer, comm, digits.train.x, digits.train.y, batches):
             if not mean_loss < 1e6:
                 return 10.0
@@ -422,7 +424,7 @@ assert change["LayerNorm"] == change["BN in evaluation"] == 0
 #
 # ## Summary
 #
-# - Without normalisation the size of values and gradients is multiplied by the gain at every layer. BN sets the values to size 1; its gradients still grow, by about 1.21 a layer.
+# - Without normalisation the size of values and gradients is multiplied by the gain at every layer. BN sets the values to size 1; its gradients still grow, by about 1.21 per layer.
 # - Weights before BN have a direction but no size: $\alpha w$ gives the same output and a gradient $1/\alpha$ as large. A bias before BN does nothing.
 # - In a net of four hidden layers BN trained over the widest range of learning rates; with a good start, a good rate and time, the net without it learned too. Why BN helps is disputed.
 # - The price: in training a row's output depends on its batch.
@@ -467,7 +469,7 @@ def statistics_without_bias(bias, running_mean, running_var):
 check("1.3", statistics_without_bias)
 
 # %% [markdown]
-# **1.4** `x` has shape (N, C, H, W). Return the means that BN subtracts, one a channel, and the means that a LayerNorm over (C, H, W) subtracts, one a row.
+# **1.4** `x` has shape (N, C, H, W). Return the means that BN subtracts, one per channel, and the means that a LayerNorm over (C, H, W) subtracts, one per row.
 
 
 # %%

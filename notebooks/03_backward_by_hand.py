@@ -23,7 +23,8 @@ import importlib.util
 import subprocess
 import sys
 
-if importlib.util.find_spec("syncbn_sim") is None:  # on a hosted notebook service: install from the repository
+# On a hosted notebook service: install from the repository.
+if importlib.util.find_spec("syncbn_sim") is None:
     REPOSITORY = "git+https://github.com/syncbn-sim/syncbn-sim"
     subprocess.check_call([sys.executable, "-m", "pip", "install", "-q", f"syncbn-sim[lessons] @ {REPOSITORY}"])
 
@@ -250,7 +251,7 @@ print("two rows, dx:", dx_of_two.ravel())
 assert np.abs(dx_of_two).max() < 1e-12
 
 # %% [markdown]
-# A unit with local BN and two rows a rank sends no gradient down at all (but for what $\varepsilon$ lets through).
+# A unit with local BN and two rows per rank sends no gradient down at all (but for what $\varepsilon$ lets through).
 #
 # ## Checking a gradient
 #

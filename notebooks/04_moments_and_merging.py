@@ -23,7 +23,8 @@ import importlib.util
 import subprocess
 import sys
 
-if importlib.util.find_spec("syncbn_sim") is None:  # on a hosted notebook service: install from the repository
+# On a hosted notebook service: install from the repository.
+if importlib.util.find_spec("syncbn_sim") is None:
     REPOSITORY = "git+https://github.com/syncbn-sim/syncbn-sim"
     subprocess.check_call([sys.executable, "-m", "pip", "install", "-q", f"syncbn-sim[lessons] @ {REPOSITORY}"])
 
@@ -178,7 +179,7 @@ assert np.isclose(union, 1 + 0.75 * 0.25 * 4**2)
 # %% [markdown]
 # Half is lost where $\frac3{16} d^2 = 1$, at $d \approx 2.3$; nothing is lost at $d = 0$.
 #
-# With shuffled rows, are the means equal? Not quite: means of $n$ rows differ by chance, and their variance is $\sigma^2/n$. So averaging then loses about $1/n$: little with 32 rows a rank,
+# With shuffled rows, are the means equal? Not quite: means of $n$ rows differ by chance, and their variance is $\sigma^2/n$. So averaging then loses about $1/n$: little with 32 rows per rank,
 # half with 2. The share that is left, for 8 ranks of independent rows, should be $(1 - \frac1n) / (1 - \frac1{8n})$:
 
 # %%
@@ -189,7 +190,7 @@ for n in (2, 8, 32):
         kept.append(ranks.var(axis=1).mean() / ranks.var())
     found, theory = mean_interval(kept), (1 - 1 / n) / (1 - 1 / (8 * n))
     print(
-        f"{n:2} rows a rank: averaged / union = {found.mean:.3f} [{found.low:.3f}, {found.high:.3f}], theory {theory:.3f}"
+        f"{n:2} rows per rank: averaged / union = {found.mean:.3f} [{found.low:.3f}, {found.high:.3f}], theory {theory:.3f}"
     )
     assert abs(found.mean - theory) < 0.02
 
@@ -373,7 +374,7 @@ assert np.isclose(level[0].m2 / 64, np.concatenate(eight).var())
 # 1. each rank measures its rows accurately: in float64, two passes, $\mu_r$ and $M_r$;
 # 2. only then it forms $n_r$, $\sum x = n_r \mu_r$ and $\sum x^2 = M_r + n_r \mu_r^2$, and those are added: $2C + 1$ numbers for $C$ channels (`Moments.pack`).
 #
-# The subtraction is still there, at the end, but in float64, and after one addition a rank instead of one a row. Its error should be about $(\mu/\sigma)^2 \cdot 10^{-16}$. **Guess** how far from 0 a
+# The subtraction is still there, at the end, but in float64, and after one addition per rank instead of one per row. Its error should be about $(\mu/\sigma)^2 \cdot 10^{-16}$. **Guess** how far from 0 a
 # feature may be before the sums are worse than a thousandth.
 
 
@@ -456,7 +457,8 @@ assert abs(sums_on_the_wire(shuffled) / truth - 1) < 1e-4
 
 # %%
 def stored_by_the_layer(comm):
-    layer = nn.SyncBatchNorm(1, momentum=1.0, dtype=np.float64, comm=comm)  # momentum 1: store this batch's alone
+    # Momentum 1: store this batch's alone.
+    layer = nn.SyncBatchNorm(1, momentum=1.0, dtype=np.float64, comm=comm)
     layer(np.array_split(shuffled, comm.size)[comm.rank][:, None])
     return layer.running_var[0] * (len(day) - 1) / len(day)  # stored is the unbiased variance
 
@@ -488,7 +490,7 @@ def mean_and_variance(count, total, total_sq):
 check("4.1", mean_and_variance)
 
 # %% [markdown]
-# **4.2** Mean and variance of the union, from each rank's count, mean and variance (three arrays, one entry a rank). A rank may be empty: count 0, and zeros beside it.
+# **4.2** Mean and variance of the union, from each rank's count, mean and variance (three arrays, one entry per rank). A rank may be empty: count 0, and zeros beside it.
 
 
 # %%

@@ -23,7 +23,8 @@ import importlib.util
 import subprocess
 import sys
 
-if importlib.util.find_spec("syncbn_sim") is None:  # on a hosted notebook service: install from the repository
+# On a hosted notebook service: install from the repository.
+if importlib.util.find_spec("syncbn_sim") is None:
     REPOSITORY = "git+https://github.com/syncbn-sim/syncbn-sim"
     subprocess.check_call([sys.executable, "-m", "pip", "install", "-q", f"syncbn-sim[lessons] @ {REPOSITORY}"])
 
@@ -512,7 +513,7 @@ def pass_around(comm, array):
 check("5.4", pass_around)
 
 # %% [markdown]
-# **5.5** The time of the ring of pieces for `size` bytes, with latency `alpha` (us) and `beta` (us a byte). Take it that the array can be cut evenly.
+# **5.5** The time of the ring of pieces for `size` bytes, with latency `alpha` (us) and `beta` (us per byte). Take it that the array can be cut evenly.
 
 
 # %%

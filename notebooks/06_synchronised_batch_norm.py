@@ -24,7 +24,8 @@ import importlib.util
 import subprocess
 import sys
 
-if importlib.util.find_spec("syncbn_sim") is None:  # on a hosted notebook service: install from the repository
+# On a hosted notebook service: install from the repository.
+if importlib.util.find_spec("syncbn_sim") is None:
     REPOSITORY = "git+https://github.com/syncbn-sim/syncbn-sim"
     subprocess.check_call([sys.executable, "-m", "pip", "install", "-q", f"syncbn-sim[lessons] @ {REPOSITORY}"])
 
@@ -240,7 +241,7 @@ for channels in (1, 64, 256):
     assert (calls, sent, calls_back, sent_back) == (1, 2 * channels + 1, 1, 2 * channels)
 
 # %% [markdown]
-# $2C+1$ forward (sum, sum of squares, the count), $2C$ backward (the count is known by then). It does not depend on the number of rows: for 256 channels two messages of 4 kB a step, be it 32 rows or a million.
+# $2C+1$ forward (sum, sum of squares, the count), $2C$ backward (the count is known by then). It does not depend on the number of rows: for 256 channels two messages of 4 kB per step, be it 32 rows or a million.
 #
 # ## What goes wrong, 1: the lost all-reduce
 #
@@ -273,7 +274,7 @@ for bug in BUGS:
     assert wrong < 1e-12 if bug == "correct" else wrong > 0.05
 
 # %% [markdown]
-# Would you notice in training? **What do you expect** of the loss, if the gradient of every layer below is wrong? Eight ranks learn digits sorted by class, four images each a step, as in lesson 00, right and with
+# Would you notice in training? **What do you expect** of the loss, if the gradient of every layer below is wrong? Eight ranks learn digits sorted by class, four images each per step, as in lesson 00, right and with
 # the `lost all-reduce`.
 
 # %%
@@ -298,9 +299,15 @@ def train_digits(comm, kind, seed, epochs, build=adam):
         data.epochs(data.sorted_by_entity, digits.entity, comm.rank, comm.size, ROWS, epochs, [seed], drop_last=True)
     )
     training = train.fit(
-        model, nn.CrossEntropyLoss(), build(model.parameters()), comm, digits.x, digits.y, batches,
+        model,
+        nn.CrossEntropyLoss(),
+        build(model.parameters()),
+        comm,
+        digits.x,
+        digits.y,
+        batches,
         optim.linear_decay(len(batches)),
-    )  # fmt: skip
+    )
     return [mean_loss for _, mean_loss in training], model
 
 
@@ -404,7 +411,8 @@ class ReducedTwice(nn.SyncBatchNorm):
     def backward(self, dy):
         dx = super().backward(dy)
         for parameter in (self.weight, self.bias):
-            parameter.grad[...] = self.comm.allreduce(parameter.grad)  # the bug: train.step will sum them again
+            # The bug: train.step will sum them again.
+            parameter.grad[...] = self.comm.allreduce(parameter.grad)
         return dx
 
 
@@ -445,7 +453,8 @@ def statistics(comm, kind, xs):
     with nn.no_backward(layer):
         layer(xs[comm.rank])
     n = sum(map(len, xs))
-    return layer.running_mean[0], layer.running_var[0] * (n - 1) / n  # stored unbiased, so back to biased
+    # Stored unbiased, so back to biased.
+    return layer.running_mean[0], layer.running_var[0] * (n - 1) / n
 
 
 for kind in (nn.SyncBatchNorm, nn.AveragedBatchNorm):
@@ -484,7 +493,7 @@ def draw_averaging(*settings):
         ax.set_title(
             f"{100 * (1 - sd_a / sd):.0f} % too narrow, {abs(mean_a - mean) / sd:.1f} sd off centre", fontsize=11
         )
-        ax.set_xlabel(f"x; rows a rank: {', '.join(str(len(x)) for x in xs)}")
+        ax.set_xlabel(f"x; rows per rank: {', '.join(str(len(x)) for x in xs)}")
         ax.set_ylim(0, 1.45 * ax.get_ylim()[1])
         ax.legend(fontsize=10, loc="upper left")
     axes[0][0].set_ylabel("density (grey: all rows)")
@@ -690,7 +699,7 @@ def sync_backward(comm, dy, x_hat, inv_std, weight):
 check("6.3", sync_backward)
 
 # %% [markdown]
-# **6.4** `dy` is the gradient of the *sum* of this rank's losses, one loss a row. Return the gradients of `weight` and of `bias` of the **mean** loss over the rows of all ranks: what an optimiser on every rank
+# **6.4** `dy` is the gradient of the *sum* of this rank's losses, one loss per row. Return the gradients of `weight` and of `bias` of the **mean** loss over the rows of all ranks: what an optimiser on every rank
 # should be given.
 
 

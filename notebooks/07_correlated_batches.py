@@ -23,7 +23,8 @@ import importlib.util
 import subprocess
 import sys
 
-if importlib.util.find_spec("syncbn_sim") is None:  # on a hosted notebook service: install from the repository
+# On a hosted notebook service: install from the repository.
+if importlib.util.find_spec("syncbn_sim") is None:
     REPOSITORY = "git+https://github.com/syncbn-sim/syncbn-sim"
     subprocess.check_call([sys.executable, "-m", "pip", "install", "-q", f"syncbn-sim[lessons] @ {REPOSITORY}"])
 
@@ -77,7 +78,7 @@ by_covariances = covariance.sum() / 16 / (1 / 4)
 S = stats.cluster_size([user])
 print(f"noise against independent rows: {by_covariances}")
 print(
-    f"S = {S}: 1 + (S - 1) rho = {stats.design_effect(S, rho)};  mean rows a user 2: 1 + (2 - 1) rho = {stats.design_effect(2, rho)}"
+    f"S = {S}: 1 + (S - 1) rho = {stats.design_effect(S, rho)};  mean rows per user 2: 1 + (2 - 1) rho = {stats.design_effect(2, rho)}"
 )
 assert by_covariances == stats.design_effect(S, rho)
 
@@ -95,12 +96,12 @@ KINDS = {"user": slice(0, 10), "context": slice(20, 24), "item": slice(10, 20)}
 
 
 def reading(log, order, rows=ROWS):
-    """(batches, rows) indices: the log in that order, cut into batches."""
+    """Indices (batches, rows): the log in that order, cut into batches."""
     indices = {"sorted": data.sorted_by_entity, "shuffled": data.iid}[order](log.entity, np.random.default_rng(1))
     return indices[: len(indices) // rows * rows].reshape(-1, rows)
 
 
-def users_a_batch(labels):
+def users_per_batch(labels):
     return np.mean([len(np.unique(batch)) for batch in labels])
 
 
@@ -118,19 +119,19 @@ assert np.median(activity) < 10 < 200 < activity.max()
 print("intra-class correlation:", ", ".join(f"{kind} {rho[which].mean():.2f}" for kind, which in KINDS.items()))
 for order in ("sorted", "shuffled"):
     labels = log.entity[reading(log, order)]
-    users = users_a_batch(labels)
+    users = users_per_batch(labels)
     print(
-        f"{order:8}: {users:4.1f} users a batch, so {ROWS / users:4.1f} rows a user; S = {stats.cluster_size(labels):5.2f}"
+        f"{order:8}: {users:4.1f} users per batch, so {ROWS / users:4.1f} rows per user; S = {stats.cluster_size(labels):5.2f}"
     )
 
 # %% [markdown]
 # Look at the sorted line: the average user has few rows in a batch, but the average row lives in a much bigger crowd, because the crowd is where the rows are. **What do you expect** for the measured noise of
-# the means: does it follow $S$, or rows a user?
+# the means: does it follow $S$, or rows per user?
 
 
 # %%
 def noise_of_means(means, log):
-    """Var(batch mean) / (sigma^2 / n) of each feature: 1 for independent rows."""
+    """Computes Var(batch mean) / (sigma^2 / n) of each feature: 1 for independent rows."""
     return means.var(axis=0) / (log.x.var(axis=0) / ROWS)
 
 
@@ -138,22 +139,22 @@ found, S, mean_size = {}, {}, {}
 for order in ("sorted", "shuffled"):
     chosen = reading(log, order)
     found[order] = noise_of_means(log.x[chosen].mean(axis=1), log)
-    S[order], mean_size[order] = stats.cluster_size(log.entity[chosen]), ROWS / users_a_batch(log.entity[chosen])
+    S[order], mean_size[order] = stats.cluster_size(log.entity[chosen]), ROWS / users_per_batch(log.entity[chosen])
 noisier = found["sorted"][KINDS["user"]].mean()
-print(f"user features, sorted: noise x {noisier:.1f}; S = {S['sorted']:.1f}, rows a user {mean_size['sorted']:.1f}")
+print(f"user features, sorted: noise x {noisier:.1f}; S = {S['sorted']:.1f}, rows per user {mean_size['sorted']:.1f}")
 assert abs(noisier / S["sorted"] - 1) < 0.1
 
 # %% tags=["hide-input"]
 fine = np.linspace(0, 1, 50)
 for order, colour in (("sorted", COLOURS["local"]), ("shuffled", COLOURS["none"])):
-    plt.plot(rho, found[order], "o", color=colour, label=f"{order}: measured, one dot a feature")
+    plt.plot(rho, found[order], "o", color=colour, label=f"{order}: measured, one dot per feature")
     plt.plot(fine, 1 + (S[order] - 1) * fine, color=colour, label=f"1 + (S - 1) rho, S = {S[order]:.1f}")
 size = mean_size["sorted"]
-plt.plot(fine, 1 + (size - 1) * fine, ":", color="black", label=f"with rows a user, {size:.1f}, for S")
+plt.plot(fine, 1 + (size - 1) * fine, ":", color="black", label=f"with rows per user, {size:.1f}, for S")
 plt.xlabel("intra-class correlation rho of the feature")
 plt.ylabel("variance of batch means\nover that of independent rows")
 plt.title(
-    f"Sorted by user, the mean of a user feature is {noisier:.0f} times as noisy, as S says; rows a user say {size:.0f}"
+    f"Sorted by user, the mean of a user feature is {noisier:.0f} times as noisy, as S says; rows per user say {size:.0f}"
 )
 plt.legend(fontsize=10)
 plt.show()
@@ -166,7 +167,7 @@ labels = [each.entity[reading(each, "sorted")] for each in logs]
 means = [each.x[reading(each, "sorted")].mean(axis=1) for each in logs]  # of each batch and feature
 rhos = np.array([stats.intra_class_correlation(each.x, each.entity) for each in logs])
 by_row = np.array([stats.cluster_size(each) for each in labels])  # S
-by_user = np.array([ROWS / users_a_batch(each) for each in labels])
+by_user = np.array([ROWS / users_per_batch(each) for each in labels])
 noise = np.array([noise_of_means(m, each) for m, each in zip(means, logs, strict=True)])
 for kind, which in KINDS.items():
     right, wrong = (
@@ -174,7 +175,7 @@ for kind, which in KINDS.items():
     )
     print(
         f"{kind:8} measured / predicted: {right.mean:.3f} [{right.low:.3f}, {right.high:.3f}] with S, "
-        f"{wrong.mean:.2f} [{wrong.low:.2f}, {wrong.high:.2f}] with the mean number of rows a user"
+        f"{wrong.mean:.2f} [{wrong.low:.2f}, {wrong.high:.2f}] with the mean number of rows per user"
     )
     assert abs(right.mean - 1) < 0.06 < 0.3 < wrong.mean - 1
 
@@ -225,7 +226,7 @@ for (order, (biased, bessel, theory)), name in zip(shown.items(), ("local", "non
 plt.axhline(1, color="black", linewidth=1, linestyle=":")
 plt.xscale("log", base=2)
 plt.xticks(sizes, sizes)
-plt.xlabel("rows a batch")
+plt.xlabel("rows per batch")
 plt.ylabel("mean batch variance,\nshare of the true one")
 plt.ylim(0, 1.1)
 plt.title(
@@ -327,7 +328,7 @@ rng = np.random.default_rng(0)
 
 
 def one_class_per_rank(ranks):
-    """(ranks * 4,) images: each rank has four of one class, no two ranks the same."""
+    """Images, (ranks * 4,) indices: each rank has four of one class, no two ranks the same."""
     return np.concatenate([rng.choice(by_class[c], EACH, replace=False) for c in rng.permutation(10)[:ranks]])
 
 
@@ -385,7 +386,7 @@ assert worth["one class per rank", 10] > 50
 #
 # ## Bells
 #
-# Simulated batches, whose users have the log's power law. **Before you look:** with $\rho = 0.5$ and 32 rows a rank, are 4 ranks enough, and 16? The bells have the predicted standard deviation (in brackets). (The local means of sorted rows are more peaked than their
+# Simulated batches, whose users have the log's power law. **Before you look:** with $\rho = 0.5$ and 32 rows per rank, are 4 ranks enough, and 16? The bells have the predicted standard deviation (in brackets). (The local means of sorted rows are more peaked than their
 # bell: some batches hold many users, some one. The formula is about their variance.)
 
 
@@ -451,7 +452,8 @@ interact(
 for kind, which in KINDS.items():
     guesses = []
     for each, m in zip(logs, means, strict=True):
-        by_rank = m[: len(m) // 8 * 8, which].reshape(8, -1, m[:, which].shape[1])  # ranks, steps, features
+        # By rank, step and feature.
+        by_rank = m[: len(m) // 8 * 8, which].reshape(8, -1, m[:, which].shape[1])
         between = by_rank.var(axis=0, ddof=1).mean(axis=0)
         guesses.append(np.mean(between * ROWS / each.x[:, which].var(axis=0)))
     known = np.mean(1 + (by_row - 1) * rhos[:, which].mean(axis=1))

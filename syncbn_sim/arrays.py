@@ -66,7 +66,7 @@ def position_weights(weights: object, positions: tuple[int, ...]) -> Array:
     """Returns frequency weights as float64, one for each position.
 
     Args:
-        weights: finite numbers >= 0 of shape `positions`, or one a row, shape `(positions[0],)`,
+        weights: finite numbers >= 0 of shape `positions`, or one per row, shape `(positions[0],)`,
             which then holds for every position of that row. Bools are taken as 0 and 1.
         positions: the shape of the data without its channel axis.
 
@@ -79,7 +79,7 @@ def position_weights(weights: object, positions: tuple[int, ...]) -> Array:
 
 
 def frequency_weights(weights: object, positions: tuple[int, ...]) -> Array:
-    """Returns a float64 copy of weights that may be one a position or one a row, as they came.
+    """Returns a float64 copy of weights that may be one per position or one per row, as they came.
 
     Raises:
         ShapeError: neither shape.
@@ -94,7 +94,7 @@ def frequency_weights(weights: object, positions: tuple[int, ...]) -> Array:
         raise ShapeError(
             "weights",
             got=w.shape,
-            expected=f"{positions} (one for each position) or {positions[:1]} (one a row)",
+            expected=f"{positions} (one for each position) or {positions[:1]} (one per row)",
             do="Weights have the shape of x without its channel axis.",
         )
     if np.count_nonzero((w >= 0) & (w < np.inf)) < w.size:

@@ -43,7 +43,7 @@ def run(command: list[str], seconds: float = 60, **kwargs: object) -> subprocess
 
 
 def run_mpi(ranks: int, *arguments: str, seconds: float = 60, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Mpirun -n ranks python arguments..., with this checkout and its tests/ importable."""
+    """Runs mpirun -n ranks python arguments..., with this checkout and its tests/ importable."""
     mpirun = mpirun_command()
     if mpirun is None:
         pytest.skip("no mpirun")

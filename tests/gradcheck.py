@@ -8,7 +8,7 @@ import numpy as np
 
 
 def numeric_gradient(f: Callable[[], float], x: np.ndarray, step: float = 1e-4) -> np.ndarray:
-    """D f / d x by a five-point central difference (error ~ step^4), changing x in place and back."""
+    """Computes d f / d x by a five-point central difference (error ~ step^4), changing x in place and back."""
     gradient = np.zeros_like(x)
     for index in np.ndindex(x.shape):
         kept = x[index]

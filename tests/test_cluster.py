@@ -72,7 +72,7 @@ def test_unmodified_training_step_and_one_slow_node() -> None:
 
 
 def test_unequal_messages_by_hand() -> None:
-    """A second a message and one a number: rank 0 sends nine at once, rank 1 two, five seconds late."""
+    """A second per message and one per number: rank 0 sends nine at once, rank 1 two, five seconds late."""
 
     def talk(comm):
         comm.work(5.0 * comm.rank)

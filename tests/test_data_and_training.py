@@ -272,7 +272,7 @@ def test_an_empty_world_leaves_no_gradients() -> None:
 def test_metrics_refuse_shapes_and_a_diverged_net_gets_no_score() -> None:
     alone = SerialCommunicator()
     for metric, width in ((train.accuracy, 3), (train.log_loss, 1), (train.auc, 1)):
-        with pytest.raises(ShapeError, match="One label a row"):
+        with pytest.raises(ShapeError, match="One label per row"):
             metric(np.ones((6, width)), np.ones((6, 1)), alone)
     lost, labels = np.full((6, 2), np.nan), np.arange(6) % 2
     assert train.accuracy(lost, labels, alone) == 0

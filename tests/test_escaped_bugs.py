@@ -15,7 +15,7 @@ from syncbn_sim.stats.estimates import ratio_interval, t_quantile
 
 
 def test_the_interval_of_a_ratio_is_cochrans() -> None:
-    """R -+ t sd(parts - R wholes) / (sqrt(k) mean(wholes)), with k - 1 in the variance: sign, ddof and denominator."""
+    """Computes R -+ t sd(parts - R wholes) / (sqrt(k) mean(wholes)), with k - 1 in the variance: sign, ddof and denominator."""
     pytest.importorskip("scipy")
     parts, wholes = np.array([1.6, 1.9, 1.78, 2.2]), np.array([2.0, 2.2, 2.4, 2.3])
     ratio = parts.sum() / wholes.sum()

@@ -39,7 +39,7 @@ LARGE = [
 
 
 def wide(a: Array) -> Array:
-    """Float64 and C order, in which `np.sum` adds pairwise and so is good for the last digit."""
+    """In float64 and C order, in which `np.sum` adds pairwise and so is good for the last digit."""
     return a.astype(np.float64, order="C")
 
 

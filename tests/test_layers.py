@@ -358,7 +358,7 @@ def test_other_layers_refuse_wrong_shapes() -> None:
         nn.Linear(3, 2)(np.ones((4, 5), np.float32))
     with pytest.raises(ShapeError, match="trailing"):
         nn.LayerNorm(3)(np.ones((4, 5), np.float32))
-    with pytest.raises(ShapeError, match="one weight a row"):
+    with pytest.raises(ShapeError, match="one weight per row"):
         nn.Flatten()(np.ones((2, 3, 4)), weights=np.ones((2, 4)))
     with pytest.raises(ShapeError, match="0 to 2"):
         nn.CrossEntropyLoss()(np.ones((2, 3)), np.array([0, 3]))

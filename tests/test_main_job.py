@@ -101,7 +101,13 @@ def test_script_prints_a_table_and_a_sentence_and_writes_a_folder(backend: str, 
     stdout, folder = quick_runs[backend]
     assert stdout.count(f"digits: 2 ranks ({backend}) x 4 images") == 1
     assert all(f"\n{arm}" in stdout for arm in ARMS)
-    for words in ("sorted - iid, points", "effective", "all-reduce a layer forward", "order alone costs", "Written to"):
+    for words in (
+        "sorted - iid, points",
+        "effective",
+        "all-reduce per layer forward",
+        "order alone costs",
+        "Written to",
+    ):
         assert words in stdout
     assert sorted(p.name for p in folder.iterdir()) == ["config.toml", "curves.png", "result.json", "tables.txt"]
     assert (folder / "curves.png").read_bytes()[:4] == b"\x89PNG"
@@ -331,18 +337,18 @@ def test_a_flag_in_a_config_file_is_true_or_false(tmp_path: Path) -> None:
             read("--config", str(path))
 
 
-@pytest.mark.parametrize(("seconds_a_step", "told"), [(0.12, True), (7.0, True), (0.005, False)])
+@pytest.mark.parametrize(("seconds_per_step", "told"), [(0.12, True), (7.0, True), (0.005, False)])
 def test_a_long_training_is_announced(
-    seconds_a_step: float, told: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+    seconds_per_step: float, told: bool, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
 ) -> None:
     """By the pace of the first steps, once, before most of the time has gone."""
-    clock = iter(np.arange(0.0, 1e6, seconds_a_step))
+    clock = iter(np.arange(0.0, 1e6, seconds_per_step))
     monkeypatch.setattr(progress.time, "perf_counter", lambda: next(clock))
     for show in (True, False):
         with progress.Progress(bars=show).steps("digits", {"arms": 2, "seeds": 5}, "--arms, --seeds") as on_step:
             for done in range(1, 61):
                 on_step(done, 4000, "iid+local")
-        minutes = round(4000 * seconds_a_step / 60)
+        minutes = round(4000 * seconds_per_step / 60)
         line = f"digits: 4,000 steps (2 arms x 5 seeds x 400), about {minutes} min at the pace of the first ones"
         assert capsys.readouterr().err.count(line) == (told and show)
 

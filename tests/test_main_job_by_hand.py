@@ -36,7 +36,7 @@ ARMS = (
 
 
 def small_log(ranks: int, rows: int, seed: int, dtype: str) -> data.Split:
-    """Six steps an epoch, and a test set that ranks cannot share evenly."""
+    """Six steps per epoch, and a test set that ranks cannot share evenly."""
     return data.request_log(6 * ranks * rows, 203, seed, dtype)
 
 

@@ -87,7 +87,7 @@ def test_one_log_whatever_wrote_it(name: str, tmp_path: Path) -> None:
 
 
 def test_keys_are_texts(tmp_path: Path) -> None:
-    """Float32 merges whole numbers from 2^24 on, float64 from 2^53 on; and 007 is nobody's 7."""
+    """Whole numbers merge in float32 from 2^24 on, in float64 from 2^53 on; and 007 is nobody's 7."""
     for base in (3_000_000_000, 2**53, 10**30):
         columns = {**COLUMNS, "user": [base + i // 10 for i in range(ROWS)]}
         np.testing.assert_array_equal(read(tmp_path / "k.csv", table(columns)).entity, np.arange(ROWS) // 10)
@@ -105,7 +105,7 @@ def test_keys_are_texts(tmp_path: Path) -> None:
 
 
 def test_small_differences_of_large_numbers_survive(tmp_path: Path) -> None:
-    """Float32 keeps 128 s of seconds since 1970: the column was rounded before its mean was taken off."""
+    """Seconds since 1970 are kept to 128 s in float32: the column was rounded before its mean was taken off."""
     seconds = [1_700_000_000 + 0.25 * i for i in range(ROWS)]
     late = read(tmp_path / "a.csv", table({**COLUMNS, "age": seconds}), features=("age",))
     early = read(tmp_path / "b.csv", table({**COLUMNS, "age": [0.25 * i for i in range(ROWS)]}), features=("age",))
@@ -264,8 +264,9 @@ BAD: dict[str, tuple[str, str | bytes, dict, str]] = {
     "not packed at all": ("a.csv.gz", b"\x1f\x8bno", {}, "expected a readable file"),
     "line ends of old Macs": ("a.csv", LINES.replace("\n", "\r"), {}, "old Macs|new-line character"),
     "no parquet": ("a.parquet", LINES, {}, "a.parquet.*expected a readable file"),
+    "delimiters above the header": ("a.csv", ",,,\n" + LINES, {}, "line 1: got delimiters alone, expected a header"),
     "a bad JSON line": (
-        "a.ndjson", '{"user":1,"click":0,"age":1}\n{"user":1,\n', {}, "line 2: got unreadable text.*one JSON object a line"),
+        "a.ndjson", '{"user":1,"click":0,"age":1}\n{"user":1,\n', {}, "line 2: got unreadable text.*one JSON object per line"),
     "damaged while packed": (
         "a.csv.gz", gzip.compress(LINES.encode())[:30] + b"x" * 40, {}, "expected a readable file"),
     "a bad JSON line below a blank one": (

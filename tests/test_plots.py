@@ -163,11 +163,20 @@ def curves_of(**last: float) -> SimpleNamespace:
     mean = float(changes.mean())
     shares = {"sorted+local": Estimate(mean, mean - 0.01, mean + 0.01, changes.tolist())}
     return SimpleNamespace(
-        task="own", metric="r2", ranks=2, rows_are="rows", sorted_by="user", recovery=None, config={"rows": 8, "seeds": 3},
-        differences=shares, arms={arm: {"r2": SimpleNamespace(values=v)} for arm, v in arms.items()},
-        curves={arm: {"step": [1.0, 2.0], "r2": [v[0] / 2, v[1]], "low": [v[0] / 2, v[0]], "high": [v[1] / 2, v[2]]}
-                for arm, v in arms.items()},
-    )  # fmt: skip
+        task="own",
+        metric="r2",
+        ranks=2,
+        rows_are="rows",
+        sorted_by="user",
+        recovery=None,
+        config={"rows": 8, "seeds": 3},
+        differences=shares,
+        arms={arm: {"r2": SimpleNamespace(values=v)} for arm, v in arms.items()},
+        curves={
+            arm: {"step": [1.0, 2.0], "r2": [v[0] / 2, v[1]], "low": [v[0] / 2, v[0]], "high": [v[1] / 2, v[2]]}
+            for arm, v in arms.items()
+        },
+    )
 
 
 def test_one_lost_arm_does_not_squash_the_curves_of_the_rest(kept: list[Figure]) -> None:

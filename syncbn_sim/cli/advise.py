@@ -50,9 +50,11 @@ def advise(
     if data:
         if entity_rows or entities is not None or icc is not None:
             raise ArgumentError(
-                "advise", got="--data with --entity-rows, --entities or --icc", expected="one or the other",
+                "advise",
+                got="--data with --entity-rows, --entities or --icc",
+                expected="one or the other",
                 do="Leave them out: they are measured in the log.",
-            )  # fmt: skip
+            )
         found = inspected(read(data, log), log, rows, devices)
         order, icc = found.orders["as it stands"].reading, found.mean_correlation
         print(f"Measured in {data}, in the order in which it stands: mean correlation over columns {icc:.3f}.")
@@ -81,49 +83,57 @@ def _possible(icc: float | None, order: Reading, rows: int) -> float:
     largest = behind(order, 0.0, rows).adjusted_size
     if 1 + (largest - 1) * icc <= 0:
         raise ArgumentError(
-            "icc", got=icc, expected=f"above {1 / (1 - largest):.3g} where a row meets {largest:.3g} of its entity",
+            "icc",
+            got=icc,
+            expected=f"above {1 / (1 - largest):.3g} where a row meets {largest:.3g} of its entity",
             do="Rows of one entity can't all be unlike: their mean would have a negative variance.",
-        )  # fmt: skip
+        )
     return icc
 
 
 def _sorted_order(entity_rows: tuple[str, ...], entities: int | None) -> Reading:
     """Rows sorted by entity, from sizes such as ("58",) or ("4x1000,58x100",)."""
-    sizes, counts = [], []
-    for part in filter(None, ",".join(entity_rows).split(",")):
-        size, times, count = part.partition("x")
-        if not size.isdigit() or not int(size) or (times and not (count.isdigit() and int(count))):
-            raise ArgumentError(
-                "entity-rows", got=part, expected="rows, or ROWSxENTITIES", do="For example 58, or 4x1000,58x100."
-            )
-        sizes.append(int(size))
-        counts.append(int(count or 1))
-    if not sizes:
+    parts = [part for part in ",".join(entity_rows).split(",") if part]
+    if not parts:
         raise ArgumentError(
             "entity-rows",
             got="none",
             expected="--entity-rows with --icc, or --data",
             do="For example --entity-rows 58.",
         )
-    by_number = ["x" in part for part in ",".join(entity_rows).split(",")]
-    if len(sizes) > 1 and not all(by_number):
+    sizes, counts = zip(*(_size_and_count(part, len(parts) == 1) for part in parts), strict=True)
+    if counts[0] is None:
+        if entities is not None and entities < 2:
+            raise ArgumentError(
+                "entities",
+                got=entities,
+                expected="at least 2, of one number of rows",
+                do="For example --entity-rows 180 --entities 10.",
+            )
+        return (
+            sorted_reading(np.array(sizes), np.ones(1))
+            if entities is None
+            else sorted_reading(np.full(entities, sizes[0]))
+        )
+    if entities is not None:
+        raise ArgumentError(
+            "entities",
+            got=f"{entities} with sizes by number",
+            expected="one or the other",
+            do="ROWSxENTITIES says already how many there are.",
+        )
+    return sorted_reading(np.repeat(sizes, counts))
+
+
+def _size_and_count(part: str, alone: bool) -> tuple[int, int | None]:
+    """Rows of an entity and number of such entities, from "58x100"; alone "58" is enough."""
+    size, times, count = part.partition("x")
+    wrong = not size.isdigit() or not int(size) or (times and not (count.isdigit() and int(count)))
+    if wrong or not (times or alone):
         raise ArgumentError(
             "entity-rows",
-            got=",".join(entity_rows),
-            expected="one size, or how many entities there are of each",
-            do="For example 4x1000,58x100.",
+            got=part,
+            expected="rows, or ROWSxENTITIES, where there are several sizes for each of them",
+            do="For example 58, or 4x1000,58x100.",
         )
-    if any(by_number):
-        if entities is not None:
-            raise ArgumentError(
-                "entities", got=f"{entities} with sizes by number", expected="one or the other",
-                do="ROWSxENTITIES says already how many there are.",
-            )  # fmt: skip
-        return sorted_reading(np.repeat(sizes, counts))
-    if entities is None:
-        return sorted_reading(np.array(sizes), np.array(counts))
-    if entities < 2:
-        raise ArgumentError(
-            "entities", got=entities, expected="at least 2, of one number of rows", do="For example --entity-rows 180 --entities 10."
-        )  # fmt: skip
-    return sorted_reading(np.full(entities, sizes[0]))
+    return int(size), int(count) if times else None

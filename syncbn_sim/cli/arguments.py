@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Annotated
 
 import tyro
@@ -24,13 +25,10 @@ def whole(value: str | int, name: str) -> int:
     Raises:
         ArgumentError: it is not one.
     """
-    try:
-        number = int(value)
-    except ValueError:
-        number = 0
-    if number < 1:
-        raise ArgumentError(name, got=value, expected="whole numbers of at least 1", do=f"For example --{name} 8.")
-    return number
+    with suppress(ValueError):
+        if int(value) >= 1:
+            return int(value)
+    raise ArgumentError(name, got=value, expected="whole numbers of at least 1", do=f"For example --{name} 8.")
 
 
 def seconds(milliseconds: float) -> float:

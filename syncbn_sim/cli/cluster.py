@@ -78,9 +78,11 @@ def schedules(ranks: int = 8, elements: int = 129, out: str = ".") -> None:
     whole(elements, "elements")
     if ranks > MOST_DRAWN:
         raise ArgumentError(
-            "ranks", got=ranks, expected=f"at most {MOST_DRAWN}, of which a picture still shows something",
+            "ranks",
+            got=ranks,
+            expected=f"at most {MOST_DRAWN}, of which a picture still shows something",
             do="comm.schedules.cost(name, ranks, bytes) counts for any number, at once.",
-        )  # fmt: skip
+        )
     check_writable(Path(out), "out")
     print(f"All-reduce of {elements} float64 between {ranks} ranks:")
     for name in SCHEDULES:

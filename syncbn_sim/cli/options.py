@@ -82,7 +82,7 @@ def read_options(experiment: Experiment[C, Any], arguments: list[str], command: 
     finder.add_argument("--config")
     file = finder.parse_known_args(arguments)[0].config
     from_file = _options_in(file, flat(default)) if file else []
-    found = tyro.cli(
+    parsed = tyro.cli(
         kind[unchecked],
         args=[*from_file, *arguments],
         default=default,
@@ -92,16 +92,16 @@ def read_options(experiment: Experiment[C, Any], arguments: list[str], command: 
         config=(tyro.conf.OmitArgPrefixes,),
         registry=COMMAS,
     )
-    return _same(Options, found, experiment=_same(experiment.Config, found.experiment))
+    return _same(Options, parsed, experiment=_same(experiment.Config, parsed.experiment))
 
 
 def flat(options: Any) -> dict[str, Any]:
     """All options by name, those of dataclasses in it too."""
-    found: dict[str, Any] = {}
+    values: dict[str, Any] = {}
     for field in fields(options):
         value = getattr(options, field.name)
-        found |= flat(value) if is_dataclass(value) else {field.name: value}
-    return found
+        values |= flat(value) if is_dataclass(value) else {field.name: value}
+    return values
 
 
 def _unchecked(kind: type[C]) -> type[C]:

@@ -52,7 +52,8 @@ def run_experiment(experiment: Experiment[Any, Any], arguments: list[str], comma
 def _on_rank(comm: Communicator, experiment: Experiment[C, R], parts: Sequence[C], options: Options[C]) -> None:
     """Runs part after part; rank 0 prints each table as soon as it is there."""
     progress = Progress(bars=True, words=not options.json) if comm.rank == 0 else SILENT
-    if comm.rank == 0:  # on its machine the folder will be, and it shall be known before the work that it can be
+    # On its machine the folder will be, and it shall be known before the work that it can be.
+    if comm.rank == 0:
         check_out(Path(options.out))
     results: list[R] = []
     for part in parts:

@@ -49,13 +49,18 @@ class Job:
             )
         if not self.icc <= 1:
             raise ArgumentError(
-                "icc", got=self.icc, expected="at most 1", do="1: all rows of an entity are equal; 0: no more alike than others."
-            )  # fmt: skip
+                "icc",
+                got=self.icc,
+                expected="at most 1",
+                do="1: all rows of an entity are equal; 0: no more alike than others.",
+            )
         if self.devices * self.rows > self.reading.total:
             raise ArgumentError(
-                "devices, rows", got=f"{self.devices} x {self.rows}",
-                expected=f"at most the {self.reading.total:,.0f} rows there are", do="Use fewer, or a longer log.",
-            )  # fmt: skip
+                "devices, rows",
+                got=f"{self.devices} x {self.rows}",
+                expected=f"at most the {self.reading.total:,.0f} rows there are",
+                do="Use fewer, or a longer log.",
+            )
 
     @cached_property
     def local(self) -> Behind:
@@ -100,29 +105,30 @@ class Job:
     def group(self) -> Behind | None:
         """The smallest group of neighbouring devices that does: worth a shuffled local batch, and `ENOUGH`; if none, worth `ENOUGH`."""
         for target in (max(self.rows, ENOUGH), ENOUGH):
-            found = readers_needed(self.reading, self.icc, self.rows, target, self.devices)
-            if found:
-                return self._group(found)
+            devices = readers_needed(self.reading, self.icc, self.rows, target, self.devices)
+            if devices:
+                return self._group(devices)
         return None
 
     @cached_property
     def window(self) -> tuple[int, Behind] | None:
         """The smallest power of two of rows in which each device would have to shuffle for its batch to be worth enough."""
-        goal = min(ENOUGH, 0.9 * self.rows)  # no window makes a batch worth more than its rows, 16 or not
-        found = ((w, behind(self.reading.windowed(w), self.icc, self.rows)) for w in self._sizes())
-        return next(((w, b) for w, b in found if b.effective_rows >= goal), None)
+        # No window makes a batch worth more than its rows, 16 or not.
+        goal = min(ENOUGH, 0.9 * self.rows)
+        windows = ((w, behind(self.reading.windowed(w), self.icc, self.rows)) for w in self._sizes())
+        return next(((w, b) for w, b in windows if b.effective_rows >= goal), None)
 
     @cached_property
     def larger_batch(self) -> Behind | None:
         """The smallest power of two times as many rows per device that are worth enough; None: too many, or more than there are."""
-        found = (behind(self.reading, self.icc, rows) for rows in self._sizes())
-        return next((b for b in found if b.effective_rows >= ENOUGH), None)
+        batches = (behind(self.reading, self.icc, rows) for rows in self._sizes())
+        return next((b for b in batches if b.effective_rows >= ENOUGH), None)
 
     def _group(self, devices: int) -> Behind:
         return behind(self.reading, self.icc, self.rows, devices, self.devices)
 
     def _sizes(self) -> Iterator[int]:
-        """2 n, 4 n, ... as far as the rows of one device, or our patience, go."""
+        """Batch sizes 2 n, 4 n, ... as far as the rows of one device, or our patience, go."""
         size = 2 * self.rows
         while size <= min(LARGEST, self.reading.total / self.devices):
             yield size

@@ -47,7 +47,7 @@ def allgather_seconds(ranks: int, elements: int, link: Link, item: int = ITEM) -
 
 
 def fit(ranks: list[int], seconds: list[float]) -> tuple[float, float]:
-    """Base and time a step of t(p) = base + step 2 (p - 1), by least squares of relative error: a measured ring."""
+    """Fits base and time per step of t(p) = base + step 2 (p - 1), by least squares of relative error: a measured ring."""
     steps = np.array([2.0 * (p - 1) for p in ranks])
     design = np.stack([np.ones(len(steps)), steps], axis=1) / np.array(seconds)[:, None]
     base, step = np.linalg.lstsq(design, np.ones(len(steps)), rcond=None)[0]

@@ -17,23 +17,23 @@ class Link:
     """A kind of link.
 
     Attributes:
-        alpha: seconds a message, however short.
-        beta: seconds a byte, 1 / bandwidth.
+        alpha: seconds per message, however short.
+        beta: seconds per byte, 1 / bandwidth.
         source: where the numbers come from.
-        base: seconds per collective call, whatever it sends (launch, host). 0: no source gives one, so a time is a lower bound.
+        base: seconds per collective call, whatever it sends (launch, host). None: no source gives one, so a time is a lower bound.
         schedules: those with which the source measured; empty: any of ours.
-        measured_to: the largest number of devices that it measured; 0: it is not a measurement of collectives.
+        measured_to: the largest number of devices that it measured; None: it is not a measurement of collectives.
     """
 
     alpha: float
     beta: float
     source: str
-    base: float = 0.0
+    base: float | None = None
     schedules: tuple[str, ...] = ()
-    measured_to: int = 0
+    measured_to: int | None = None
 
     def seconds(self, size: float) -> float:
-        """alpha + n beta for a message of n bytes."""
+        """Computes alpha + n beta, for a message of n bytes."""
         return self.alpha + size * self.beta
 
     def between(self, a: int, b: int) -> Link:
@@ -60,16 +60,18 @@ class Topology:
         sizes = [size for size, _ in self.levels]
         if not sizes or any(b % a or b <= a for a, b in pairwise(sizes)):
             raise ArgumentError(
-                "levels", got=sizes, expected="sizes that grow, each a multiple of the one before",
-                do="For example 8 devices a node, 256 a rack.",
-            )  # fmt: skip
+                "levels",
+                got=sizes,
+                expected="sizes that grow, each a multiple of the one before",
+                do="For example 8 devices per node, 256 per rack.",
+            )
 
     def between(self, a: int, b: int) -> Link:
         """The link of two ranks."""
         return next((link for size, link in self.levels if a // size == b // size), self.levels[-1][1])
 
     def levels_of(self, ranks: int) -> list[tuple[int, int, Link]]:
-        """(units that talk, ranks in each of them, their link) of every level that the first `ranks` ranks need, from the inside out."""
+        """Lists (units that talk, ranks in each, their link) of every level that the first `ranks` ranks need, from the inside out."""
         found, below = [], 1
         for size, link in self.levels:
             units = -(-min(size, ranks) // below)
@@ -84,10 +86,10 @@ class Topology:
         return "; ".join(link.source for _, link in self.levels)
 
 
-def one_slow_node(ranks: int, node: int, ranks_a_node: int, factor: float) -> Array:
+def one_slow_node(ranks: int, node: int, ranks_per_node: int, factor: float) -> Array:
     """Slowness of each rank: `factor` on one node, 1 elsewhere."""
     slowness = np.ones(ranks)
-    slowness[node * ranks_a_node : (node + 1) * ranks_a_node] = factor
+    slowness[node * ranks_per_node : (node + 1) * ranks_per_node] = factor
     return slowness
 
 
@@ -109,7 +111,7 @@ LINKS = {
     "roce-25g": Link(3e-6, 1 / 3.1e9, "RDMA over 25 Gbit/s Ethernet: one or two switches and NIC; 3.1 GB/s"),
     "tcp-25g": Link(20e-6, 1 / 3.1e9, "kernel TCP: 10-30 us one way in the stack"),
     "shared-memory": Link(1.2e-6, 1 / 10e9, "8-byte round trip of 2.2-2.4 us; 10 GB/s is assumed: measure yours"),
-}  # fmt: skip
+}
 
 
 def link_named(name: str) -> Link:

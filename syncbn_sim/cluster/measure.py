@@ -32,7 +32,7 @@ def median_seconds(comm: Communicator, call: Callable[[], object], repeats: int 
 
 
 def swap_links(comm: Communicator) -> list[tuple[tuple[int, int], Link]]:
-    """Alpha and beta of a `sendrecv` between ranks 0 and 1, fitted to three sizes in each range. Collective over two ranks."""
+    """Measures alpha and beta of a `sendrecv` between ranks 0 and 1, fitted to three sizes in each range. Collective over two ranks."""
     links = []
     # Large ones first: freeing them teaches the C library to keep memory, from then on for all.
     for low, high in reversed(RANGES):
@@ -43,7 +43,7 @@ def swap_links(comm: Communicator) -> list[tuple[tuple[int, int], Link]]:
 
 
 def _fitted(sizes: Array, seconds: Array) -> Link:
-    """Alpha and beta >= 0 by least squares of relative error."""
+    """Fits alpha and beta >= 0 by least squares of relative error."""
     design = np.stack([np.ones(len(sizes)), sizes], axis=1) / seconds[:, None]
     alpha, beta = np.linalg.lstsq(design, np.ones(len(sizes)), rcond=None)[0]
     if min(alpha, beta) < 0:  # then the other one has to be fitted anew, alone

@@ -17,7 +17,7 @@ class WireFormat:
     """What a layer of C channels says in one step.
 
     Attributes:
-        collectives: blocking calls a layer, forward and backward together.
+        collectives: blocking calls per layer, forward and backward together.
         seconds: their time, one after the other, on the critical path.
     """
 
@@ -28,7 +28,8 @@ class WireFormat:
 def allreduce(ranks: int, elements: int, link: Link | Topology) -> float:
     """Time of a call, level by level: inside each node, then between the nodes; by the quickest schedule each link has."""
     return sum(
-        level.base + min(allreduce_seconds(name, units, elements, level) for name in level.schedules or SCHEDULES)
+        (level.base or 0.0)
+        + min(allreduce_seconds(name, units, elements, level) for name in level.schedules or SCHEDULES)
         for units, _, level in link.levels_of(ranks)
     )
 
@@ -36,7 +37,8 @@ def allreduce(ranks: int, elements: int, link: Link | Topology) -> float:
 def allgather(ranks: int, elements: int, link: Link | Topology) -> float:
     """The same of an all-gather: a node brings what its ranks have."""
     return sum(
-        level.base + allgather_seconds(units, elements * each, level) for units, each, level in link.levels_of(ranks)
+        (level.base or 0.0) + allgather_seconds(units, elements * each, level)
+        for units, each, level in link.levels_of(ranks)
     )
 
 
@@ -56,7 +58,7 @@ class StepCost:
     """Synchronisation of one training step.
 
     Attributes:
-        collectives: blocking calls a step.
+        collectives: blocking calls per step.
         payload: bytes that one rank brings in a step, float64: 8 (4 C + 1) for each layer, in every format.
         seconds: their time, none of it hidden behind computing.
     """
@@ -73,9 +75,9 @@ class StepCost:
         """Talk + compute on the critical path; max(talk, compute) if all of it could hide behind computing."""
         return max(self.seconds, compute_seconds) if overlapped else self.seconds + compute_seconds
 
-    def compute_for(self, share: float) -> float:
-        """The smallest compute time for which the share stays under `share`: talk (1 - share) / share."""
-        return self.seconds * (1 - share) / share
+    def compute_for(self, most: float) -> float:
+        """The smallest compute time for which the share is at most `most`: talk (1 - most) / most."""
+        return self.seconds * (1 - most) / most
 
 
 def step_cost(channels: Sequence[int], ranks: int, link: Link | Topology, wire: str = "fused all-reduce") -> StepCost:

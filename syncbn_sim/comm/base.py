@@ -131,9 +131,11 @@ class Communicator(ABC):
 
     def __reduce__(self) -> str:
         raise ArgumentError(
-            type(self).__name__, got="an attempt to pickle it", expected="a communicator to stay in its process",
+            type(self).__name__,
+            got="an attempt to pickle it",
+            expected="a communicator to stay in its process",
             do="Return or send model.state_dict() instead of a model that talks.",
-        )  # fmt: skip
+        )
 
     def _allreduce_into(self, array: Array, op: str, out: Array) -> None:
         """For a backend that needs no array between."""
@@ -162,7 +164,7 @@ class Communicator(ABC):
 
 
 def reduce_in_rank_order(arrays: list[Array], op: str) -> Array:
-    """((a_0 + a_1) + a_2) + ...: one fixed order, so that every backend in this process gives the same bits."""
+    """Adds ((a_0 + a_1) + a_2) + ...: one fixed order, so that every backend in this process gives the same bits."""
     result = arrays[0].copy()
     for array in arrays[1:]:
         REDUCTIONS[op](result, array, out=result)

@@ -83,9 +83,11 @@ def on_rank(error: BaseException, rank: int, size: int) -> BaseException:
     """What to tell of an error that has ended a rank: leaving the program is one too, since the others would wait."""
     if isinstance(error, SystemExit):
         error = LaunchError(
-            "a rank", got=f"sys.exit({error.code!r}) inside launch()", expected="its function to return, or to raise",
+            "a rank",
+            got=f"sys.exit({error.code!r}) inside launch()",
+            expected="its function to return, or to raise",
             do="Leave the program after launch() instead: the other ranks would wait.",
-        )  # fmt: skip
+        )
     error.add_note(f"This happened on rank {rank} of {size}.")
     return error
 
@@ -96,7 +98,7 @@ def not_its_own(rank: int, user: str) -> CommunicatorError:
         f"the communicator of rank {rank}",
         got=f"a call by {user}" if user else "a call after the function of that rank has returned",
         expected="calls by that rank alone, inside launch()",
-        do="Build the model, and whatever else holds a communicator, inside the function that launch() runs, once a rank: "
+        do="Build the model, and whatever else holds a communicator, inside the function that launch() runs, once per rank: "
         "ranks that share a model overwrite each other's communicator and activations.",
     )
 

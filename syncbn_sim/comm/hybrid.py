@@ -107,5 +107,5 @@ class HybridCommunicator(Communicator):
             "point-to-point",
             got="a message between ranks inside processes",
             expected="collectives only",
-            do='Use backend "lockstep" in one process, or one rank a process.',
+            do='Use backend "lockstep" in one process, or one rank per process.',
         )

@@ -36,7 +36,7 @@ def launch(
     """Runs fn(comm, *args, **kwargs) on every rank and collects what it returns.
 
     Args:
-        fn: called once a rank, with that rank's communicator first.
+        fn: called once per rank, with that rank's communicator first.
         ranks: how many; default: the world's size under mpirun, else 1.
         backend: "serial", "threads", "lockstep" (thousands of ranks taking turns in this thread), "mpi", "hybrid"
             (lockstep ranks inside MPI processes), or "auto": under mpirun mpi, or hybrid for more ranks than processes;
@@ -77,7 +77,7 @@ def launch(
 
 @contextmanager
 def _one_blas_thread() -> Iterator[None]:
-    """One BLAS thread a rank: ranks share the cores already, and the bits then do not depend on the machine."""
+    """One BLAS thread per rank: ranks share the cores already, and the bits then do not depend on the machine."""
     try:
         from threadpoolctl import threadpool_limits
     except ImportError:  # NumPy alone must be enough; then the environment decides

@@ -55,7 +55,8 @@ class World:
         self.awake: deque[greenlet] = deque()
         self.asked: list[Asked | None] = [None] * size
         self.calls = [0] * size
-        self.names = list(range(size))  # their numbers among all ranks, if other processes have some too
+        # Their numbers among all ranks, if other processes have some too.
+        self.names = list(range(size))
         self.running: int | None = None
         self.failure: BaseException | None = None
         self.observer, self.said = observer, 0
@@ -83,11 +84,9 @@ class World:
         """Why nobody can run."""
         calls = {self.names[rank]: self.call_of(rank) for rank in range(len(self.tasks))}
         if any(call.op == "recv" for call in calls.values()):
-            lines = "\n".join(f"  rank {r}: {call}" for r, call in calls.items())
-            return DeadlockError(
-                "every rank waits", got="nobody to go on", expected="a rank that can",
-                do=f"Look for a recv whose send is missing or has another tag.\n{lines}",
-            )  # fmt: skip
+            lines = "".join(f"\n  rank {r}: {call}" for r, call in calls.items())
+            do = f"Look for a recv whose send is missing or has another tag.{lines}"
+            return DeadlockError("every rank waits", got="nobody to go on", expected="a rank that can", do=do)
         return mismatch(calls)
 
     def tell(self, op: str, source: int, dest: int | None, payload: Any) -> None:
@@ -123,7 +122,7 @@ class LockstepCommunicator(Communicator):
         self._world_rank = group.members[rank]
 
     def allreduce(self, array: object, op: str = "sum", out: Array | None = None) -> Array:
-        """As `Communicator.allreduce`; an array that needs no preparation takes the short way, 1 us a rank."""
+        """As `Communicator.allreduce`; an array that needs no preparation takes the short way, 1 us per rank."""
         if type(array) is np.ndarray and array.dtype in REDUCIBLE and op in REDUCTIONS:
             if out is None:
                 return self._allreduce(array, op)
@@ -230,7 +229,7 @@ def run(
     """Runs fn(comm, *args, **kwargs) on lockstep ranks; what `launch(backend="lockstep")` does, with an observer.
 
     Args:
-        fn: called once a rank.
+        fn: called once per rank.
         ranks: how many, 1 to thousands.
         args: further positional arguments.
         kwargs: further keyword arguments.
@@ -268,7 +267,7 @@ def run(
 
 
 def _take_turns(world: World, rank_main: Callable[[int], None], ranks: int) -> None:
-    """Starts a greenlet a rank, and lets them run until nobody can."""
+    """Starts a greenlet per rank, and lets them run until nobody can."""
     try:
         from greenlet import getcurrent, greenlet
     except ImportError as error:
@@ -278,11 +277,11 @@ def _take_turns(world: World, rank_main: Callable[[int], None], ranks: int) -> N
     world.hub = getcurrent()
     for rank in range(ranks):
         task = greenlet(partial(rank_main, rank))
-        task.gr_context = contextvars.copy_context()  # so that np.errstate of the caller holds on the ranks
+        # So that np.errstate of the caller holds on the ranks.
+        task.gr_context = contextvars.copy_context()
         world.tasks.append(task)
-    for (
-        task
-    ) in world.tasks:  # from here and not from one another: a greenlet starts as deep in the stack as its starter is
+    # From here and not from one another: a greenlet starts as deep in the stack as its starter is.
+    for task in world.tasks:
         if world.failure is None:
             task.switch()
     while world.awake and world.failure is None:

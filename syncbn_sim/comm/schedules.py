@@ -18,7 +18,8 @@ from ..errors import unknown
 from .base import REDUCTIONS, Communicator
 from .wrapper import Wrapper
 
-TAG = 32_767  # of their messages, that they meet none of the program's own: the largest that every MPI takes
+# Of their messages, that they meet none of the program's own: the largest that every MPI takes.
+TAG = 32_767
 
 
 @dataclass(frozen=True)
@@ -118,7 +119,7 @@ def recursive_doubling(comm: Communicator, array: Array, op: str = "sum") -> Arr
 
 
 def recursive_doubling_rounds(p: int, n: int) -> list[Round]:
-    """lg p2 rounds of all n numbers between ranks at distance 1, 2, 4, ..., and two more if r."""
+    """Lists lg p2 rounds of all n numbers between ranks at distance 1, 2, 4, ..., and two more if r."""
     powers = _powers(p)
     return _folded_rounds(p, n, [Round(powers, n, powers * n) for _ in _doubling(powers)])
 
@@ -142,7 +143,7 @@ def ring(comm: Communicator, array: Array, op: str = "sum") -> Array:
 
 
 def ring_rounds(p: int, n: int) -> list[Round]:
-    """2 (p - 1) rounds in which each rank passes a piece on: all n numbers, and somebody has a longest piece of ceil(n / p)."""
+    """Lists 2 (p - 1) rounds in which each rank passes a piece on: all n numbers, and somebody has a longest piece of ceil(n / p)."""
     return [Round(p, -(-n // p), n, times=2 * (p - 1))]
 
 
@@ -205,7 +206,7 @@ def _folded_rounds(p: int, n: int, core: list[Round]) -> list[Round]:
 
 
 def _powers(p: int) -> int:
-    """p2, the largest power of two up to p."""
+    """Returns p2, the largest power of two up to p."""
     return 1 << (p.bit_length() - 1)
 
 
@@ -271,5 +272,5 @@ class ScheduledCommunicator(Wrapper):
 
 
 def using(comm: Communicator, name: str) -> ScheduledCommunicator:
-    """`comm` with its all-reduce done by the schedule of this name."""
+    """Returns `comm` with its all-reduce done by the schedule of this name."""
     return ScheduledCommunicator(comm, name)

@@ -55,7 +55,7 @@ class SerialCommunicator(Communicator):
 
 
 def run(body: Callable[[Communicator], Any], ranks: int | None, checked: bool) -> list[Any]:
-    """[body(comm)] on the one rank there is, which has nobody to be checked against.
+    """Returns [body(comm)], run on the one rank there is, which has nobody to be checked against.
 
     Raises:
         ArgumentError: more ranks than one.

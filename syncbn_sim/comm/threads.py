@@ -1,4 +1,4 @@
-"""Ranks as threads of this process: one lock, one meeting a collective, every mismatch and deadlock seen at once."""
+"""Ranks as threads of this process: one lock, one meeting per collective, every mismatch and deadlock seen at once."""
 
 from __future__ import annotations
 
@@ -255,7 +255,8 @@ def run(body: Callable[[Communicator], Any], ranks: int | None, checked: bool) -
             world.finish(rank, comm.calls)
         except BaseException as error:
             with world.lock:
-                world.fail(rank, on_rank(error, rank, size))  # or, if this rank was stopped by an error, that one stays
+                # Or, if this rank was stopped by an error, that one stays.
+                world.fail(rank, on_rank(error, rank, size))
 
     # In a copy of the caller's context, so that settings such as np.errstate hold on the ranks too.
     threads = [
@@ -275,7 +276,8 @@ def run(body: Callable[[Communicator], Any], ranks: int | None, checked: bool) -
             world.fail(None, error)
         raise
     if world.failure is not None:
-        deadline = time.monotonic() + 1.0  # they stop at their next call; one deep in its own work is left behind
+        # They stop at their next call; one deep in its own work is left behind.
+        deadline = time.monotonic() + 1.0
         for thread in threads:
             thread.join(max(0.0, deadline - time.monotonic()))
         raise world.failure[1]

@@ -26,17 +26,17 @@ class Column:
         name: from the header.
         values: (N,) float64, NaN where missing; or, of a column of texts, int32 places in `texts`, -1 where missing.
         texts: its different texts, sorted; None: the column holds numbers.
-        different: how many different whole numbers or texts it holds, told apart as they are written; 0 for fractions.
+        different: how many different whole numbers or texts it holds, told apart as they are written; None: fractions.
     """
 
     name: str
     values: Array
     texts: list[str] | None = None
-    different: int = 0
+    different: int | None = None
 
     @property
     def missing(self) -> Array:
-        """(N,) which values are missing."""
+        """Tells which values are missing, (N,) bools."""
         return np.isnan(self.values) if self.texts is None else self.values < 0
 
     def take(self, rows: Array) -> Column:

@@ -12,7 +12,7 @@ from ..errors import DataError
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """N rows.
+    """Rows to learn from or to be judged on, N of them.
 
     Attributes:
         x: (N, F) floats.

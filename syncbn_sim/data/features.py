@@ -15,7 +15,7 @@ LOOKED_AT = 1000  # texts, to tell dates
 
 
 def label(column: Column, notes: list[str]) -> tuple[Array, str]:
-    """(N,) labels and their kind ("binary", "classes" or "numbers"), decided by the values."""
+    """Returns labels (N,) and their kind ("binary", "classes" or "numbers"), decided by the values."""
     different, codes = np.unique(column.values, return_inverse=True)
     if len(different) < 2:
         raise complaint(None, column.name, "one class", "at least two different labels", "Choose another label column.")
@@ -30,9 +30,12 @@ def label(column: Column, notes: list[str]) -> tuple[Array, str]:
         return codes.astype(np.int64), "classes"
     if texts is not None:
         raise complaint(
-            None, name, f"{len(different):,} different texts", f"numbers, or at most {MOST_CLASSES} classes",
+            None,
+            name,
+            f"{len(different):,} different texts",
+            f"numbers, or at most {MOST_CLASSES} classes",
             "Choose another label column.",
-        )  # fmt: skip
+        )
     notes.append(f"Label {name!r} has {len(different):,} different numbers: a numeric label, judged by R^2.")
     return column.values, "numbers"
 
@@ -44,7 +47,7 @@ def looks_useful(column: Column, notes: list[str]) -> bool:
         why = "has no value"
     elif column.texts is not None and _are_dates(column.texts):
         why = "looks like a date"
-    elif column.different > 100 and column.different > 0.9 * rows:
+    elif column.different is not None and column.different > max(100, 0.9 * rows):
         why = f"looks like an identifier ({column.different:,} different values in {rows:,} rows)"
     if why:
         notes.append(f"Left out: column {column.name!r} {why}. Name it in --features to use it.")
@@ -76,7 +79,8 @@ def encode(column: Column, width: int, notes: list[str]) -> list[tuple[str, Arra
     if len(different) <= width:
         return [(f"{name}={column.texts[code] if code >= 0 else '(missing)'}", values == code) for code in different]
     notes.append(f"Text column {name!r}: {len(different):,} different texts, hashed into {width} columns.")
-    buckets = np.array([_hash(text) % width for text in column.texts] + [0])[values]  # place -1: missing
+    # Place -1: missing.
+    buckets = np.array([_hash(text) % width for text in column.texts] + [0])[values]
     return [(f"{name}#{bucket}", buckets == bucket) for bucket in range(width)]
 
 

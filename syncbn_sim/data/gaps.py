@@ -39,7 +39,7 @@ def settled(table: Table, missing: str, notes: list[str]) -> Table:
 
 
 def _complete(columns: Sequence[Column], notes: list[str]) -> Array:
-    """(N,) which rows miss nothing; says how many do."""
+    """Tells which rows miss nothing, (N,) bools; says how many do."""
     kept, listed = np.ones(len(columns[0].values), bool), []
     for column in columns:
         gap = column.missing

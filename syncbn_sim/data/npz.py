@@ -16,7 +16,8 @@ def read_npz(path: str) -> Table:
         DataError: the file is not such an .npz; says what was found, what was expected and what to do.
     """
     try:
-        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:  # closed also where it is damaged
+        # Closed also where it is damaged.
+        with open(path, "rb") as file, np.load(file, allow_pickle=False) as arrays:
             absent = [name for name in ("x", "y", "entity") if name not in arrays]
             if absent:
                 raise _wrong(path, f"no array {absent[0]!r}", "arrays x, y and entity")

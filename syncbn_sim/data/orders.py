@@ -38,12 +38,12 @@ def batches(order: Array, rank: int, size: int, rows: int, drop_last: bool = Fal
         order: (N,) row indices of the whole data set.
         rank: this rank.
         size: number of ranks.
-        rows: rows a rank and step.
+        rows: rows per rank and step.
         drop_last: use only as many rows as fill every batch of every rank; without synchronisation a last batch of one row has no variance.
 
     Raises:
         ArgumentError: `rows` below 1.
-        DataError: not even one full batch a rank to keep.
+        DataError: not even one full batch per rank to keep.
     """
     steps = steps_per_epoch(len(order), size, rows, drop_last)
     if drop_last:
@@ -82,13 +82,13 @@ def epochs(
 def steps_per_epoch(total: int, size: int, rows: int, drop_last: bool = False) -> int:
     """How many batches `batches` gives each rank."""
     if rows < 1:
-        raise ArgumentError("rows", got=rows, expected="at least 1 row a rank and step", do="Try 32.")
+        raise ArgumentError("rows", got=rows, expected="at least 1 row per rank and step", do="Try 32.")
     if drop_last and total < size * rows:
         raise DataError(
             "rows",
             got=f"{rows} rows on each of {size} ranks, but {total} rows in all",
             expected="at least one full step",
-            do="Use fewer ranks or fewer rows a rank.",
+            do="Use fewer ranks or fewer rows per rank.",
         )
     if drop_last:
         return total // (size * rows)

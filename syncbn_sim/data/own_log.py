@@ -73,14 +73,18 @@ class Source(LogOptions):
             raise ArgumentError("width", got=self.width, expected="at least 2", do="Leave it out for 32.")
         if len(self.separator.encode()) != 1 or self.separator in '"\r\n':
             raise ArgumentError(
-                "delimiter", got=repr(self.delimiter), expected="one ASCII character, and no quote or line end",
+                "delimiter",
+                got=repr(self.delimiter),
+                expected="one ASCII character, and no quote or line end",
                 do="Leave it out for a comma, or pass \\t for a tab.",
-            )  # fmt: skip
+            )
         if not self.path.endswith(".npz") and not self.entity:
             raise ArgumentError(
-                "entity", got="none", expected="the column by which rows belong together",
+                "entity",
+                got="none",
+                expected="the column by which rows belong together",
                 do="For example --entity user_id.",
-            )  # fmt: skip
+            )
 
     @property
     def separator(self) -> str:

@@ -50,7 +50,8 @@ class _World:
         self.user_rotation, self.item_rotation = (np.linalg.qr(rng.normal(size=(10, 10)))[0] for _ in range(2))
 
     def rows(self, rng: np.random.Generator, count: int, dtype: DTypeLike) -> Dataset:
-        activity = user_activity(rng, count // 4 + 1)  # every user has at least 4 rows, so these are enough
+        # Every user has at least 4 rows, so these are enough.
+        activity = user_activity(rng, count // 4 + 1)
         users = int(np.searchsorted(np.cumsum(activity), count)) + 1
         user = np.repeat(np.arange(users), activity[:users])[:count]
         u = rng.normal(size=(users, 10))[user]

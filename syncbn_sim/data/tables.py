@@ -22,7 +22,8 @@ from ..errors import DataError
 from . import text_file
 from .columns import LARGEST, MISSING, MOST_ROWS, Column, OnBytes, Places, Table, check_names, complaint, shortened
 
-CELLS = 50_000_000  # in memory as text at any time: 0.8 GB, and whatever of a text is longer than 12 bytes
+# In memory as text at any time: 0.8 GB, and whatever of a text is longer than 12 bytes.
+CELLS = 50_000_000
 # A number that another program has dressed up: decimal comma, thousands separators, per cent, currency.
 DRESSED = r"^[+-]?[$€£¥]?\s?(\d{1,3}([.,'’\s_]\d{3})+|\d+)([.,]\d+)?([eE][+-]?\d+)?\s?[%$€£¥]?$"
 
@@ -75,9 +76,9 @@ def read_table(
     except (pl.exceptions.PolarsError, OSError) as error:
         told = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise complaint(None, None, f"{path} ({told})", "a readable file", "Check the path and the file.") from error
-    found = {name: columns.pop(name) for name in needed[: 1 + bool(label)]}
+    asked_for = {name: columns.pop(name) for name in needed[: 1 + bool(label)]}
     return Table(
-        found[key], found.get(label), list(columns.values()), bool(features), file.places, int(file.blank.sum())
+        asked_for[key], asked_for.get(label), list(columns.values()), bool(features), file.places, int(file.blank.sum())
     )
 
 
@@ -124,13 +125,13 @@ def _delimited(path: Path, separator: str, needed: Sequence[str]) -> _File:
     no_text = pl.all().str.len_bytes().fill_null(0) == 0
     look = rows.select(blank=pl.all_horizontal(no_text), cut=pl.col(names[-1]).is_null())
     try:
-        found = look.collect(engine="streaming")
+        seen = look.collect(engine="streaming")
     except pl.exceptions.PolarsError:
         verify()
         raise
-    if (found["cut"] & ~found["blank"]).any():
+    if (seen["cut"] & ~seen["blank"]).any():
         verify()  # polars fills rows that are too short with nulls
-    return _File(rows, found["blank"], verify, places)
+    return _File(rows, seen["blank"], verify, places)
 
 
 def _typed(rows: pl.LazyFrame, needed: Sequence[str]) -> _File:
@@ -150,7 +151,7 @@ def _ndjson(path: Path, needed: Sequence[str]) -> _File:
                 json.loads(raw.strip() or b"null")
             except ValueError as error:
                 raise complaint(
-                    f"line {line}", None, f"unreadable text ({error})", "one JSON object a line", "Mend that line."
+                    f"line {line}", None, f"unreadable text ({error})", "one JSON object per line", "Mend that line."
                 ) from error
         raise
 
@@ -211,7 +212,7 @@ def _present(texts: pl.Series) -> pl.Series:
 
 
 def _cast(texts: pl.Series, decimal: str) -> pl.Series:
-    """Float64, null where a text is no plain number."""
+    """Turns texts into float64, null where a text is no plain number."""
     if decimal == ",":
         points = texts.str.contains(".", literal=True)
         texts = texts.str.replace(",", ".", literal=True).set(points, None)
@@ -226,7 +227,7 @@ def _numbers(series: pl.Series, numbers: pl.Series, plain: pl.Series, file: _Fil
         raise _no_number(series, numbers, bad, file, decimal)
     whole = bool((numbers % 1 == 0).all())
     values: Array = numbers.fill_null(math.nan).to_numpy()
-    return Column(series.name, values, None, series.n_unique() if whole else 0)
+    return Column(series.name, values, None, series.n_unique() if whole else None)
 
 
 def _codes(texts: pl.Series, file: _File) -> Column:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Iterable, Iterator, Sequence
 
+from ..errors import DataError
 from .columns import complaint, shortened
 
 
@@ -17,7 +18,8 @@ def records(lines: Iterable[bytes], separator: str) -> Iterator[tuple[int, list[
     Raises:
         DataError: bytes that are not UTF-8, quotes that do not pair up, or another number of fields than in the header.
     """
-    line, quotes, width = 0, 0, 0
+    line, quotes = 0, 0
+    width: int | None = None
 
     def texts() -> Iterator[str]:
         nonlocal line, quotes
@@ -30,29 +32,29 @@ def records(lines: Iterable[bytes], separator: str) -> Iterator[tuple[int, list[
             quotes += text.count('"')
             yield text
 
+    def wrong(got: str, expected: str, do: str) -> DataError:
+        return complaint(f"line {begin}", None, got, expected, do)
+
     reader = csv.reader(texts(), delimiter=separator, strict=True)
     while True:
         begin, quotes = line + 1, 0
         try:
             fields = next(reader, None)
         except csv.Error as error:
-            raise complaint(
-                f"line {begin}", None, f"unreadable text ({error})", "delimited fields, quotes closed",
-                "Look for a quote that is opened and never closed, or a binary file.",
-            ) from error  # fmt: skip
+            do = "Look for a quote that is opened and never closed, or a binary file."
+            raise wrong(f"unreadable text ({error})", "delimited fields, quotes closed", do) from error
         if fields is None:
             return
         if quotes % 2:
-            raise complaint(
-                f"line {begin}", None, "a quote inside a field without quotes around it", "quotes in pairs",
-                "Put the field in quotes and double the quote inside it.",
-            )  # fmt: skip
-        width = width or len(fields) * any(fields)
+            do = "Put the field in quotes and double the quote inside it."
+            raise wrong("a quote inside a field without quotes around it", "quotes in pairs", do)
+        if width is None and fields:
+            if not any(fields):
+                raise wrong("delimiters alone", "a header line", "Take that line out.")
+            width = len(fields)
         if len(fields) != width and fields:
-            raise complaint(
-                f"line {begin}", None, f"{len(fields)} fields", f"{width}, as in the header",
-                "Look for a missing or an unquoted delimiter in that line.",
-            )  # fmt: skip
+            do = "Look for a missing or an unquoted delimiter in that line."
+            raise wrong(f"{len(fields)} fields", f"{width}, as in the header", do)
         if any(fields):
             yield begin, fields
 
@@ -69,9 +71,12 @@ def header(lines: Iterable[bytes], separator: str) -> list[str]:
         other = next((d for d in ",;\t|" if d != separator and d in names[0]), None)
         if other:
             raise complaint(
-                "line 1", None, f"one column, {shortened(names[0])!r}", f"several, separated by {separator!r}",
+                "line 1",
+                None,
+                f"one column, {shortened(names[0])!r}",
+                f"several, separated by {separator!r}",
                 f"The delimiter seems to be {other!r}: pass --delimiter {other!r}.",
-            )  # fmt: skip
+            )
     return names
 
 

@@ -160,7 +160,8 @@ class _Log:
         """Takes entities as the explanation where the columns bear it out, and the columns' own scatter where not."""
         measured = MeasuredReading(self.entity[order], self.columns[order])
         unexplained = self._unexplained(measured, by_entity, 1)
-        if unexplained is None and isinstance(by_entity, MeasuredReading):  # of other orders this is one of many
+        # Of other orders this is one of many.
+        if unexplained is None and isinstance(by_entity, MeasuredReading):
             unexplained = self._unexplained(measured, by_entity, self.ranks)
         reading: Reading = by_entity if unexplained is None else measured
         rng = np.random.default_rng(0)
@@ -182,9 +183,8 @@ class _Log:
         ratio = (
             measured.measured(self.rows, ranks) / behind(by_entity, self.rho_of_columns, self.rows, ranks).design_effect
         )
-        luck = (
-            3 * (2 * self.rows * ranks / len(self.entity)) ** 0.5
-        )  # of a variance of N / (n W) batches: three times its sd
+        # Of a variance of N / (n W) batches: three times its sd.
+        luck = 3 * (2 * self.rows * ranks / len(self.entity)) ** 0.5
         return None if abs(np.log(ratio)) < max(AGREE, luck) else float(ratio)
 
 

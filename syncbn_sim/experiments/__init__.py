@@ -1,4 +1,4 @@
-"""One question a file: Config -> run() -> Result, with a table, a figure and a conclusion. Imported when asked for by name."""
+"""One question per file: Config -> run() -> Result, with a table, a figure and a conclusion. Imported when asked for by name."""
 
 from importlib import import_module
 from types import ModuleType

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def order_gap(results: Sequence[Result]) -> bytes:
-    """One row a task: the metric while training (left), and the final differences to shuffled data (right).
+    """One row per task: the metric while training (left), and the final differences to shuffled data (right).
 
     Returns:
         A PNG.
@@ -62,13 +62,13 @@ def _differences(axes: Axes, result: Result) -> None:
     metric = result.metric
     axes.axvline(0, color="black", linewidth=1)
     sizes = []
-    for place, (arm, share) in enumerate(result.differences.items()):
-        each, style = 100 * np.array(share.values), {**_style(arm), "linestyle": ""}
-        sizes.append(max(abs(each).max(), 100 * abs(share.mean)))
+    for place, (arm, difference) in enumerate(result.differences.items()):
+        each, style = 100 * np.array(difference.values), {**_style(arm), "linestyle": ""}
+        sizes.append(max(abs(each).max(), 100 * abs(difference.mean)))
         axes.plot(each, np.full(len(each), place) + 0.2, "|", color=style["color"], markersize=8)
-        ends = share.interval
-        half = [[100 * (share.mean - ends[0])], [100 * (ends[1] - share.mean)]] if ends else None
-        axes.errorbar(100 * share.mean, place, xerr=half, capsize=4, markersize=7, **style)
+        ends = difference.interval
+        half = [[100 * (difference.mean - ends[0])], [100 * (ends[1] - difference.mean)]] if ends else None
+        axes.errorbar(100 * difference.mean, place, xerr=half, capsize=4, markersize=7, **style)
     axes.set_yticks(
         range(len(result.differences)), [f"{arm}\n- {Arm.parse(arm).iid_twin}" for arm in result.differences]
     )

@@ -9,7 +9,8 @@ from .metrics import METRICS
 from .norms import NORMS
 from .result import Result
 
-FEW_SEEDS = 3  # fewer, and the interval of a mean is wider than anything it could show (t = 12.7 at two)
+# Fewer, and the interval of a mean is wider than anything it could show (t = 12.7 at two).
+FEW_SEEDS = 3
 
 
 def table(result: Result) -> str:
@@ -55,19 +56,19 @@ def _lines_below(result: Result) -> list[str]:
 
 def _recovered(result: Result) -> list[str]:
     lines, gap = [], "of the way from sorted+local to"
-    for share, reference in ((result.recovery, "iid+sync"), (result.recovery_against_iid_local, "iid+local")):
+    for recovered, reference in ((result.recovery, "iid+sync"), (result.recovery_against_iid_local, "iid+local")):
         if {"sorted+local", "sorted+sync", reference} <= set(result.arms):
             lines.append(
-                f"SyncBN recovers {estimated(share, 100, unit=' %')} {gap} {reference}."
-                if share
+                f"SyncBN recovers {estimated(recovered, 100, unit=' %')} {gap} {reference}."
+                if recovered
                 else f"There is no clear gap between sorted+local and {reference} to recover."
             )
     if result.recovery_of_others:
-        shares = [
-            f"{NORMS[norm].words} {estimated(share, 100, unit=' %')}"
-            for norm, share in result.recovery_of_others.items()
+        others = [
+            f"{NORMS[norm].words} {estimated(recovered, 100, unit=' %')}"
+            for norm, recovered in result.recovery_of_others.items()
         ]
-        lines.append(f"By the same formula, of the way to iid+sync: {', '.join(shares)}.")
+        lines.append(f"By the same formula, of the way to iid+sync: {', '.join(others)}.")
     if result.order_cost_without_norm:
         lines.append(
             "The order alone costs a net without normalisation "
@@ -89,8 +90,8 @@ def _sync_cost(result: Result) -> list[str]:
     if (cost := result.sync) is None:
         return []
     return [
-        f"Synchronising costs {cost.allreduces_per_layer_forward:g} all-reduce a layer forward and "
-        f"{cost.allreduces_per_layer_backward:g} backward, {cost.bytes_per_step:,} bytes a step and rank, "
+        f"Synchronising costs {cost.allreduces_per_layer_forward:g} all-reduce per layer forward and "
+        f"{cost.allreduces_per_layer_backward:g} backward, {cost.bytes_per_step:,} bytes per step and rank, "
         f"{100 * cost.share_of_step:.0f} % of the time of a step here (waiting included)."
     ]
 

@@ -67,14 +67,14 @@ def summary(values: Sequence[float], metric: str) -> Estimate:
 
 
 def difference(of: Sequence[float], minus: Sequence[float]) -> Estimate:
-    """Of - minus, paired over seeds."""
+    """Estimates of - minus, paired over seeds."""
     return mean_interval(np.subtract(of, minus).tolist())
 
 
 def recovery(
     values: dict[str, list[float]], reference: str, metric: str, chance: float = -np.inf, norm: str = "sync"
 ) -> Estimate | None:
-    """(sorted+norm - sorted+local) / (reference - sorted+local), paired over seeds.
+    """The share won back: (sorted+norm - sorted+local) / (reference - sorted+local), paired over seeds.
 
     Args:
         values: the metric by arm, one number per seed.

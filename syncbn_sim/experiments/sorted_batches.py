@@ -96,7 +96,7 @@ class Config(Recipe):
 
 
 def parts(config: Config) -> list[Config]:
-    """One run a task."""
+    """One run per task."""
     if config.own:
         config.source()
     return [replace(config, task=name) for name in TASKS] if config.task == BOTH else [config]
@@ -115,9 +115,7 @@ def run(comm: Communicator, config: Config, progress: Progress = SILENT, task: T
         DataError: the training set has fewer rows than one step of all ranks needs.
     """
     if config.task == BOTH:
-        raise ArgumentError(
-            "task", got=repr(BOTH), expected="one task a run", do="`parts` makes one config each of it."
-        )
+        raise ArgumentError("task", got=repr(BOTH), expected="one task per run", do="`parts` makes one config of each.")
     task = task or (_own(comm, config, progress) if config.own else TASKS[config.task])
     start = time.perf_counter()
     rows = config.rows or task.rows

@@ -35,26 +35,26 @@ class Alike:
 def how_alike(task: Task, data: Dataset, arms: Sequence[str], ranks: int, rows: int) -> Alike:
     """Of a user's own log as it was inspected, so that a file has one figure wherever it is asked for; else of the training set."""
     names = [f"x[{place}]" for place in range(data.x.shape[1])]
-    found = task.inspection or inspect(data.x, names, data.entity, task.sorted_by, rows, ranks)
+    inspection = task.inspection or inspect(data.x, names, data.entity, task.sorted_by, rows, ranks)
     of = "columns, whole log" if task.inspection else "features of the first seed's training set"
     behind = {}
     for arm in map(Arm.parse, arms):
         if arm.row.uses_batch:
-            order = found.orders[{"iid": "shuffled", "sorted": "sorted"}[arm.order]]
+            order = inspection.orders[{"iid": "shuffled", "sorted": "sorted"}[arm.order]]
             behind[arm.name] = order.joined if arm.row.joins else order.local
-    return Alike(found.mean_correlation, of, behind)
+    return Alike(inspection.mean_correlation, of, behind)
 
 
 def summarise(
     comm: Communicator, task: Task, config: dict[str, Any], runs: dict[str, list[Run]], alike: Alike, seconds: float
 ) -> Result:
     """The result of all runs, by arm; `config` is kept beside it."""
-    values = {arm: {m: [run.metrics[m] for run in found] for m in task.metrics} for arm, found in runs.items()}
+    values = {arm: {m: [run.metrics[m] for run in of_arm] for m in task.metrics} for arm, of_arm in runs.items()}
     main = {arm: by_metric[task.metric] for arm, by_metric in values.items()}
     twins = {arm: Arm.parse(arm).iid_twin for arm in main}
-    rank0 = {arm: [run.rank0_metrics for run in found if run.rank0_metrics] for arm, found in runs.items()}
-    shares = partial(recovery, main, metric=task.metric, chance=METRICS[task.metric].chance)
-    others = {norm: shares("iid+sync", norm=norm) for norm in NORMS if norm not in ASKED}
+    rank0 = {arm: [run.rank0_metrics for run in of_arm if run.rank0_metrics] for arm, of_arm in runs.items()}
+    recovered_of = partial(recovery, main, metric=task.metric, chance=METRICS[task.metric].chance)
+    others = {norm: recovered_of("iid+sync", norm=norm) for norm in NORMS if norm not in ASKED}
     return Result(
         task=task.name,
         rows_are=task.rows_are,
@@ -69,20 +69,22 @@ def summarise(
         differences={
             arm: difference(main[arm], main[twin]) for arm, twin in twins.items() if twin in main and twin != arm
         },
-        recovery=shares("iid+sync"),
-        recovery_against_iid_local=shares("iid+local"),
-        recovery_of_others={norm: share for norm, share in others.items() if share},
+        recovery=recovered_of("iid+sync"),
+        recovery_against_iid_local=recovered_of("iid+local"),
+        recovery_of_others={norm: recovered for norm, recovered in others.items() if recovered},
         order_cost_without_norm=difference(main["iid+none"], main["sorted+none"])
         if {"iid+none", "sorted+none"} <= set(main)
         else None,
         rank0_statistics={
-            arm: {m: summary([r[m] for r in found], m) for m in task.metrics} for arm, found in rank0.items() if found
+            arm: {m: summary([r[m] for r in of_arm], m) for m in task.metrics}
+            for arm, of_arm in rank0.items()
+            if of_arm
         },
         intra_class_correlation=alike.correlation,
         correlation_of=alike.of,
         behind=alike.behind,
         sync=_sync_cost(comm, runs),
-        curves={arm: _curve(found, task.metric) for arm, found in runs.items()},
+        curves={arm: _curve(of_arm, task.metric) for arm, of_arm in runs.items()},
     )
 
 
@@ -99,7 +101,7 @@ def _curve(runs: list[Run], metric: str) -> dict[str, list[float]]:
 
 def _sync_cost(comm: Communicator, runs: dict[str, list[Run]]) -> SyncCost | None:
     """The cost of the arms that synchronise; times are summed over ranks and seeds."""
-    synced = [run for arm, found in runs.items() if Arm.parse(arm).row.joins for run in found]
+    synced = [run for arm, of_arm in runs.items() if Arm.parse(arm).row.joins for run in of_arm]
     cost = synced[0].cost if synced else None
     if cost is None:
         return None

@@ -34,9 +34,9 @@ class Task:
         metrics: name -> function of (logits, labels, comm).
         outputs: K, the width of the last layer.
         loss: builds the loss.
-        rows, epochs, momentum: defaults: rows a rank, passes over the training set (None: about 400 steps), weight of the
+        rows, epochs, momentum: defaults: rows per rank, passes over the training set (None: about 400 steps), weight of the
             new running statistics.
-        split: (ranks, rows a rank, seed, dtype) -> training and test set; called on rank 0 only.
+        split: (ranks, rows per rank, seed, dtype) -> training and test set; called on rank 0 only.
         log: a user's own data, on rank 0.
         inspection: how alike its rows are, on rank 0.
     """

@@ -100,7 +100,8 @@ class Training:
         self.comm, self.task, self.recipe, self.arm, self.split, self.seed = comm, task, recipe, arm, split, seed
         self.rows, self.epochs = recipe.rows or task.rows, recipe.epochs_on(len(split.train), task, comm.size)
         self.steps = self.epochs * steps_per_epoch(len(split.train), comm.size, self.rows, drop_last=True)
-        self.ledger = LedgerCommunicator(comm)  # what the norm layers say, apart from the sum of the gradients
+        # What the norm layers say, apart from the sum of the gradients.
+        self.ledger = LedgerCommunicator(comm)
         self.norm_layers = 0
         self.model = mlp(split.train.x.shape[1], task.outputs, self._norm_layer, seed, recipe.dtype)
         self.loss = task.loss()
@@ -143,7 +144,8 @@ class Training:
         return self.arm.row.build(width, self.task.momentum, self.recipe.dtype, self.ledger)
 
     def _averaged(self) -> nn.Module:
-        return train.with_averaged_statistics(self.model, self.comm, 1.0)  # every rank has seen equally many rows
+        # Every rank has seen equally many rows.
+        return train.with_averaged_statistics(self.model, self.comm, 1.0)
 
     def _evaluate(self, model: nn.Module, metrics: list[str]) -> dict[str, float]:
         test, comm = self.split.test, self.comm

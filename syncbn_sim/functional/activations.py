@@ -9,12 +9,12 @@ from ..workspace import Workspace
 
 
 def relu(x: Array, space: Workspace | None = None) -> Array:
-    """y = max(x, 0)."""
+    """Computes y = max(x, 0)."""
     return np.maximum(x, 0, out=(space or Workspace()).take(x.shape, x.dtype))
 
 
 def relu_backward(dy: Array, passed: Array, space: Workspace | None = None) -> Array:
-    """dx = dy where `passed`, which is y > 0, else 0 (the kink at 0 included)."""
+    """Computes dx = dy where `passed`, which is y > 0, else 0 (the kink at 0 included)."""
     dx = (space or Workspace()).take(dy.shape, dy.dtype)
     dx.fill(0)
     np.copyto(dx, dy, where=passed)
@@ -22,6 +22,6 @@ def relu_backward(dy: Array, passed: Array, space: Workspace | None = None) -> A
 
 
 def sigmoid(x: Array) -> Array:
-    """1 / (1 + exp(-x)), without overflow for large |x|."""
+    """Computes 1 / (1 + exp(-x)), without overflow for large |x|."""
     e = np.exp(-np.abs(x))
     return np.where(x >= 0, 1.0, e) / (1.0 + e)

@@ -28,18 +28,18 @@ class Few(Batch):
 
     def local_moments(self) -> Moments:
         """Two passes: the mean, then the squares around it; the sum of float64 numbers, unlike that of others, may need correcting."""
-        count = float(len(self._x))
-        mean = self.ones.dot(self._x) / count
+        n = float(len(self._x))
+        mean = self.ones.dot(self._x) / n
         deviation = self._x - mean
         if self.dtype.char == "d":
-            slip = self.ones.dot(deviation) / count
+            slip = self.ones.dot(deviation) / n
             mean += slip
             deviation -= slip
         deviation *= deviation
-        return Moments.about(mean, self.ones.dot(deviation), count)
+        return Moments.about(mean, self.ones.dot(deviation), n)
 
     def normalise(self, mean: Array, var: Array, eps: float, weight: Array | None, bias: Array | None) -> Array:
-        """As the readable one; x_hat takes the place of x."""
+        """Does what the readable one does; x_hat takes the place of x."""
         self.inv_std = 1.0 / np.sqrt(var.astype(np.float64, copy=False) + eps)
         x_hat = self._x
         x_hat -= mean
@@ -48,20 +48,20 @@ class Few(Batch):
         return self._restored(y if bias is None else y + bias)
 
     def local_backward_sums(self, dy: Array) -> BackwardSums:
-        """Of rows."""
+        """Computes both sums as products with a row of ones."""
         self._dy = _rows(dy)
         return BackwardSums(self.ones.dot(self._dy), self.ones.dot(self._dy * self._x))
 
-    def input_gradient(self, weight: Array | None, sums: BackwardSums, count: float) -> Array:
-        """Dx = weight inv_std (dy - (sum(dy) + x_hat sum(dy x_hat)) / n)."""
-        dx = self._x * (sums.dy_x_hat / -count)
-        dx += sums.dy / -count
+    def input_gradient(self, weight: Array | None, sums: BackwardSums, n: float) -> Array:
+        """Computes dx = weight inv_std (dy - (sum(dy) + x_hat sum(dy x_hat)) / n)."""
+        dx = self._x * (sums.dy_x_hat / -n)
+        dx += sums.dy / -n
         dx += self._dy
         dx *= self.inv_std if weight is None else weight * self.inv_std
         return self._restored(dx)
 
     def frozen_input_gradient(self, weight: Array | None) -> Array:
-        """Dx = weight inv_std dy."""
+        """Computes dx = weight inv_std dy."""
         return self._restored(self._dy * (self.inv_std if weight is None else weight * self.inv_std))
 
     def _restored(self, rows: Array) -> Array:
@@ -69,14 +69,14 @@ class Few(Batch):
 
 
 def _rows(x: Array) -> Array:
-    """(N, C, ...) as (M, C). A copy."""
+    """Copies (N, C, ...) into (M, C)."""
     if x.ndim == 2:
         return x.astype(np.float64, order="C")
     return x.transpose(0, *range(2, x.ndim), 1).astype(np.float64, order="C").reshape(-1, x.shape[1])
 
 
 def _as_second(rows: Array, shape: tuple[int, ...]) -> Array:
-    """(M, C) as (N, C, ...) of this shape: a view with channels on axis 1."""
+    """Shows (M, C) as (N, C, ...) of this shape: a view with channels on axis 1."""
     if len(shape) == 2:
         return rows
     n, c, *rest = shape

@@ -19,7 +19,7 @@ class LayerNormContext(NamedTuple):
 def layer_norm(
     x: Array, axes: tuple[int, ...], eps: float, weight: Array | None, bias: Array | None
 ) -> tuple[Array, LayerNormContext]:
-    """y = weight (x - mean) / sqrt(var + eps) + bias, with mean and biased variance over the trailing `axes` of each row."""
+    """Computes y = weight (x - mean) / sqrt(var + eps) + bias, with mean and biased variance over the trailing `axes`."""
     x = x.astype(np.float64)
     centred = x - x.mean(axis=axes, keepdims=True)
     inv_std = 1.0 / np.sqrt((centred * centred).mean(axis=axes, keepdims=True) + eps)
@@ -31,7 +31,7 @@ def layer_norm(
 def layer_norm_backward(
     dy: Array, context: LayerNormContext, axes: tuple[int, ...], weight: Array | None
 ) -> tuple[Array, Array, Array]:
-    """dx = inv_std (g - mean(g) - x_hat mean(g x_hat)) with g = weight dy, means over `axes`.
+    """Computes dx = inv_std (g - mean(g) - x_hat mean(g x_hat)) with g = weight dy, means over `axes`.
 
     Returns:
         dx, d_weight = sum(dy x_hat) and d_bias = sum(dy), the sums over all rows.

@@ -31,22 +31,22 @@ class Layout:
     dtype: np.dtype[Any]
 
     def sums(self, a: Array | None, x: Array, shift: Array | None, space: Workspace) -> Array:
-        """sum(a) and sum(a (x - shift)) of each channel, (2, C) float64. If `a` is None, x - shift stands for it too."""
+        """Computes sum(a) and sum(a (x - shift)) of each channel, (2, C) float64. If `a` is None, x - shift stands for it too."""
         raise NotImplementedError
 
     def affine(self, x: Array, shift: Array | None, a: Array, b: Array | None, y: Array, space: Workspace) -> None:
-        """Y = a (x - shift) + b."""
+        """Computes y = a (x - shift) + b."""
         raise NotImplementedError
 
     def gradient(
         self, dy: Array, x: Array, shift: Array | None, a: Array, k: Array, q: Array, dx: Array, space: Workspace
     ) -> None:
-        """Dx = a (dy + k (x - shift) + q)."""
+        """Computes dx = a (dy + k (x - shift) + q)."""
         raise NotImplementedError
 
 
 def affine_pass(x: Array, s: Array | None, a: Array, b: Array | None, y: Array) -> None:
-    """Y = a (x - s) + b, of arrays that broadcast."""
+    """Computes y = a (x - s) + b, of arrays that broadcast."""
     if s is not None:
         x = np.subtract(x, s, y)
     np.multiply(x, a, y)
@@ -55,7 +55,7 @@ def affine_pass(x: Array, s: Array | None, a: Array, b: Array | None, y: Array) 
 
 
 def gradient_pass(dy: Array, x: Array, s: Array | None, a: Array, k: Array, q: Array, dx: Array) -> None:
-    """Dx = a (dy + k (x - s) + q), of arrays that broadcast."""
+    """Computes dx = a (dy + k (x - s) + q), of arrays that broadcast."""
     if s is not None:
         x = np.subtract(x, s, dx)
     np.multiply(x, k, dx)
@@ -77,11 +77,11 @@ class Blocks(Layout):
     partial: tuple[int, ...]  # shape of the partial sums of one quantity
 
     def blocks(self, memory: Array) -> list[Array]:
-        """Views of an array, one a block: what coefficients are applied to."""
+        """Views of an array, one per block: what coefficients are applied to."""
         raise NotImplementedError
 
     def summed_blocks(self, memory: Array) -> list[Array]:
-        """Views of an array, one a block: what is summed."""
+        """Views of an array, one per block: what is summed."""
         return self.blocks(memory)
 
     def spread(self, values: list[Array], space: Workspace) -> Iterable[Array]:
@@ -89,7 +89,7 @@ class Blocks(Layout):
         raise NotImplementedError
 
     def spread_given(self, space: Workspace, *values: Array | None) -> list[Any]:
-        """`spread`, None where None was given."""
+        """Spreads what is given, and returns None where None came."""
         given = [each for each in values if each is not None]
         spread = iter(self.spread(given, space) if given else ())
         return [None if each is None else next(spread) for each in values]
@@ -145,7 +145,7 @@ class Blocks(Layout):
 
 
 class Planes(Blocks):
-    """(N, C, L) with long runs of L. A block is some samples, or a piece of each run of one sample."""
+    """Arrays (N, C, L) with long runs of L. A block is some samples, or a piece of each run of one sample."""
 
     def __init__(self, n: int, c: int, length: int, dtype: np.dtype[Any]) -> None:
         room = BLOCK // dtype.itemsize
@@ -161,7 +161,7 @@ class Planes(Blocks):
         self.lean = n * c * length >= LARGE and (self.written_out or self.piece >= LONG_RUN)
 
     def blocks(self, memory: Array) -> list[Array]:
-        """(samples, C, piece of a run)."""
+        """Blocks (samples, C, piece of a run)."""
         _, _, length = self.shape
         whole = cut(memory, self.cuts)
         return (
@@ -171,7 +171,7 @@ class Planes(Blocks):
         )
 
     def spread(self, values: list[Array], space: Workspace) -> Iterable[Array]:
-        """(C, 1); written out as (C, L) where that makes one long loop of many short ones."""
+        """Each as (C, 1); written out as (C, L) where that makes one long loop of many short ones."""
         columns = [each.astype(self.dtype)[:, None] for each in values]
         if not self.written_out:
             return columns
@@ -181,7 +181,7 @@ class Planes(Blocks):
         return wide
 
     def add_up(self, a: Array, x: Array, partial: Array, at: int, scratch: Array) -> int:
-        """A sum a run."""
+        """A sum per run."""
         end = at + len(a)
         np.vecdot(a, self.ones[: a.shape[-1]], partial[0, at:end])
         np.vecdot(a, x, partial[1, at:end])
@@ -193,7 +193,7 @@ class Planes(Blocks):
 
 
 class Rows(Blocks):
-    """(M, C, L) with short runs of L, or with channels last and L = 1: rows of C L numbers, several of them taken as one wide row.
+    """Arrays (M, C, L) with short runs of L, or with channels last and L = 1: rows of C L numbers, several of them taken as one wide row.
 
     Rows to which coefficients are applied are wide, to keep NumPy's inner loops long, and the coefficients are written out for a
     whole one. Rows that are summed are narrow: the fewer partial sums, the fewer are left to add up in float64. At the end of the
@@ -220,22 +220,23 @@ class Rows(Blocks):
         self.largest = max(map(math.prod, summed))
 
     def blocks(self, memory: Array) -> list[Array]:
-        """(rows, width), and the rest as (1, less)."""
+        """Blocks (rows, width), and the rest as (1, less)."""
         return cut(memory, self.applied)
 
     def summed_blocks(self, memory: Array) -> list[Array]:
-        """(groups, group, narrow), (1, fewer, narrow) and (1, 1, less)."""
+        """Blocks (groups, group, narrow), (1, fewer, narrow) and (1, 1, less)."""
         return cut(memory, self.summed)
 
     def spread(self, values: list[Array], space: Workspace) -> Iterable[Array]:
-        """(width,)."""
+        """Each written out as (width,)."""
         wide = space.take((len(values), self.copies, *self.period), self.dtype)
         for row, each in zip(wide, values, strict=True):
-            row[...] = each.astype(self.dtype)[:, None]  # cast before it is spread: once a channel
+            # Cast before it is spread: once per channel.
+            row[...] = each.astype(self.dtype)[:, None]
         return wide.reshape(len(values), -1)
 
     def add_up(self, a: Array, x: Array, partial: Array, at: int, scratch: Array) -> int:
-        """A sum a column and group."""
+        """A sum per column and group."""
         groups, rows, width = a.shape
         ones, end = self.ones[:rows], at + groups
         # The product first: it reads straight through memory; the sum's several rows at a time then find them in the cache.
@@ -260,7 +261,7 @@ def fitting(coefficients: list[Any], block: Array) -> list[Any]:
 
 
 def pieces(whole: int, largest: int) -> list[int]:
-    """`whole` cut into pieces of at most this size, or of 1."""
+    """Cuts `whole` into pieces of at most this size, or of 1."""
     step = max(1, largest)
     return [min(step, whole - i) for i in range(0, whole, step)]
 

@@ -9,7 +9,7 @@ from ..workspace import Workspace
 
 
 def linear(x: Array, weight: Array, bias: Array | None, space: Workspace | None = None) -> Array:
-    """y = x W^T + b for x (N, in), W (out, in), b (out,)."""
+    """Computes y = x W^T + b for x (N, in), W (out, in), b (out,)."""
     y = np.matmul(x, weight.T, out=(space or Workspace()).take((len(x), len(weight)), np.result_type(x, weight)))
     if bias is not None:
         y += bias

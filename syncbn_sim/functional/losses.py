@@ -12,7 +12,7 @@ from .activations import sigmoid
 
 
 def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[Array, Array]:
-    """loss_i = log(sum_k exp(z_ik)) - z_i,label.
+    """Computes loss_i = log(sum_k exp(z_ik)) - z_i,label.
 
     Args:
         logits: (N, K).
@@ -29,14 +29,14 @@ def softmax_cross_entropy(logits: Array, labels: Array) -> tuple[Array, Array]:
 
 
 def softmax_cross_entropy_backward(probabilities: Array, labels: Array) -> Array:
-    """D loss_i / d z_ik = p_ik - [k = label_i]."""
+    """Computes d loss_i / d z_ik = p_ik - [k = label_i]."""
     gradient = probabilities.copy()
     gradient[np.arange(len(labels)), labels] -= 1.0
     return gradient
 
 
 def binary_cross_entropy_with_logits(logits: Array, labels: Array) -> tuple[Array, Array]:
-    """loss_i = max(z, 0) - z y + log(1 + exp(-|z|)), the stable form of -y log p - (1 - y) log(1 - p).
+    """Computes loss_i = max(z, 0) - z y + log(1 + exp(-|z|)), the stable form of -y log p - (1 - y) log(1 - p).
 
     Args:
         logits: (N,) z.
@@ -50,15 +50,15 @@ def binary_cross_entropy_with_logits(logits: Array, labels: Array) -> tuple[Arra
 
 
 def binary_cross_entropy_with_logits_backward(probabilities: Array, labels: Array) -> Array:
-    """D loss_i / d z_i = p_i - y_i."""
+    """Computes d loss_i / d z_i = p_i - y_i."""
     return probabilities - labels
 
 
 def squared_error(predictions: Array, labels: Array) -> Array:
-    """loss_i = (z_i - y_i)^2 for (N,) predictions and labels."""
+    """Computes loss_i = (z_i - y_i)^2 for (N,) predictions and labels."""
     return (predictions.astype(np.float64) - labels) ** 2
 
 
 def squared_error_backward(predictions: Array, labels: Array) -> Array:
-    """d loss_i / d z_i = 2 (z_i - y_i)."""
+    """Computes d loss_i / d z_i = 2 (z_i - y_i)."""
     return 2.0 * (predictions.astype(np.float64) - labels)

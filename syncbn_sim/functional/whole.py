@@ -20,7 +20,7 @@ FEWEST = 16  # rows in a group; below, there are too many partial sums
 
 
 class Whole(Layout):
-    """(N, C, L) with long runs of L, or with L = 1 as (groups, rows, C)."""
+    """Arrays (N, C, L) with long runs of L, or with L = 1 as (groups, rows, C)."""
 
     def __init__(self, n: int, c: int, length: int, dtype: np.dtype[Any]) -> None:
         self.dtype, self.rows = dtype, length == 1
@@ -71,7 +71,7 @@ class Whole(Layout):
             gradient_pass(dy, x, s, a, k, q, dx)
 
     def spread(self, values: Array | None) -> Any:
-        """(C,) as an array of the data's dtype that broadcasts; None as it is."""
+        """Turns (C,) into an array of the data's dtype that broadcasts; None as it is."""
         return None if values is None else values.astype(self.dtype).reshape(self.column)
 
 

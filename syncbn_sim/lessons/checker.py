@@ -39,7 +39,8 @@ class CheckerExercise(Exercise):
         # In an order that nobody knows, this program neither: a check that counts its calls has to guess.
         for place in np.random.default_rng().permutation(len(inputs) * len(pairs)):
             which, x = place % len(pairs), inputs[place // len(pairs)]
-            said[which].append(attempt(*pairs[which], x.copy(), np.random.default_rng([1, place])))  # not the seed of x
+            # Not the seed of x.
+            said[which].append(attempt(*pairs[which], x.copy(), np.random.default_rng([1, place])))
         answers = list(chain(*said))
         if all(answer is None for answer in answers):
             return Verdict(False, nothing_comes_back(self, attempt))

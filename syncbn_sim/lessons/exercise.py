@@ -38,7 +38,7 @@ class Exercise:
         name: of the function.
         start: the hint while the stub is still empty.
         right: the right answer, from the engine where it has one.
-        cases: draws the arguments it is tried on. With `ranks`, each case is a list of arguments, one tuple a rank.
+        cases: draws the arguments it is tried on. With `ranks`, each case is a list of arguments, one tuple per rank.
         mistakes: the common ones; the first that fits gives the hint.
         done: what to take away, once it is right.
         ranks: the function takes a communicator first, and runs on as many ranks as a case has.
@@ -130,7 +130,7 @@ def _require_sums(ledger: LedgerCommunicator, numbers: int) -> None:
                 f"uses {op}", "an all-reduce of sums. Rows sent to everybody grow with the batch, sums do not"
             )
         if entry.bytes > 8 * numbers:
-            raise TooMuchTalk(f"brings {entry.bytes // 8} numbers", "sums: two a channel, and a count")
+            raise TooMuchTalk(f"brings {entry.bytes // 8} numbers", "sums: two per channel, and a count")
 
 
 @dataclass(frozen=True)

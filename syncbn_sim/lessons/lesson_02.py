@@ -104,7 +104,7 @@ SCALE_AND_SHIFT = Exercise(
         Mistake(_images((0, 2, 3), ddof=1), "the unbiased variance (n - 1); what normalises divides by n."),
         Mistake(
             lambda x, weight, bias, eps: _x_hat(x, eps),
-            "x_hat is right. What is missing is the part the net learns: weight and bias, one of each a channel.",
+            "x_hat is right. What is missing is the part the net learns: weight and bias, one of each per channel.",
         ),
         Mistake(
             lambda x, weight, bias, eps: F.scale_and_shift(_x_hat(x, eps), weight, None),
@@ -119,7 +119,7 @@ SCALE_AND_SHIFT = Exercise(
             "scaled and shifted, but never normalised: use your x_hat.",
         ),
     ),
-    done="one mean and one variance a channel, over images, rows and columns: 2 x 4 x 5 = 40 numbers in the first case.",
+    done="one mean and one variance per channel, over images, rows and columns: 2 x 4 x 5 = 40 numbers in the first case.",
 )
 
 

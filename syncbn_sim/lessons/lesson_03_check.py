@@ -16,13 +16,13 @@ EPS = 1e-5
 
 
 def standardized(x: Array) -> tuple[Array, Array]:
-    """x_hat and inv_std of a batch."""
+    """Returns x_hat and inv_std of a batch."""
     moments = F.local_moments(x)
     return F.standardize(x, moments.mean, moments.var(), EPS)
 
 
 def input_gradient(dy: Array, x_hat: Array, inv_std: Array, weight: Array) -> Array:
-    """dx on one rank."""
+    """Returns dx on one rank."""
     return F.input_gradient(dy, x_hat, inv_std, weight, F.local_backward_sums(dy, x_hat), len(dy))
 
 

@@ -42,7 +42,7 @@ FROM_SUMS = Exercise(
             "so close: this is the standard deviation, the variance's root.",
         ),
     ),
-    done="three numbers a channel are enough, and they add. That is the whole idea of synchronising.",
+    done="three numbers per channel are enough, and they add. That is the whole idea of synchronising.",
 )
 
 
@@ -183,8 +183,8 @@ def _masked(rng: np.random.Generator) -> list[tuple[Any, ...]]:
 
 
 def _counted(x: Array, weights: Array) -> tuple[Any, ...]:
-    found = Moments.of(x, weights=weights)
-    return found.count, found.total, found.total_sq
+    moments = Moments.of(x, weights=weights)
+    return moments.count, moments.total, moments.total_sq
 
 
 def _multiplied(x: Array, weights: Array) -> tuple[Any, ...]:

@@ -43,7 +43,7 @@ DESIGN_EFFECT = Exercise(
         ),
         Mistake(
             lambda entity, rho: 1 + stats.cluster_size([entity]) * rho,
-            "S is right, but a row is not its own neighbour: with one row a user the design effect must be 1.",
+            "S is right, but a row is not its own neighbour: with one row per user the design effect must be 1.",
         ),
         Mistake(
             lambda entity, rho: 1 + ((_sizes(entity) ** 2).mean() - 1) * rho,
@@ -136,10 +136,10 @@ RANKS_NEEDED = Exercise(
         ),
         Mistake(
             lambda cluster, rho: math.ceil(cluster * rho),
-            "nearly the design effect: with one row a user, or rho = 0, one rank must do.",
+            "nearly the design effect: with one row per user, or rho = 0, one rank must do.",
         ),
     ),
-    done="it does not depend on the rows a rank, but S does, and grows with them.",
+    done="it does not depend on the rows per rank, but S does, and grows with them.",
 )
 
 
@@ -188,7 +188,8 @@ def _estimate(means: Array, variance: float, rows: int) -> float:
 
 
 def _means(rng: np.random.Generator) -> list[tuple[Any, ...]]:
-    drift = np.linspace(0, 2, 30)[:, None]  # all ranks move together, as activations do while a net learns
+    # All ranks move together, as activations do while a net learns.
+    drift = np.linspace(0, 2, 30)[:, None]
     return [(rng.normal(size=(30, 4)) * 0.5 + drift, 1.0, 32), (rng.normal(size=(30, 8)) + 3, 4.0, 16)]
 
 

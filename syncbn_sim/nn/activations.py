@@ -15,7 +15,7 @@ BOOL = np.dtype(bool)
 
 
 class ReLU(Module):
-    """y = max(x, 0), any shape; 0 at positions of weight 0, whichever axis the channels are on."""
+    """Computes y = max(x, 0), any shape; 0 at positions of weight 0, whichever axis the channels are on."""
 
     def _forward(self, x: Array, counts: Array | None) -> tuple[Array, Array | None]:
         y = relu(x, self._workspace)
@@ -29,7 +29,7 @@ class ReLU(Module):
 
 
 class Flatten(Module):
-    """(N, C, H, W) -> (N, C H W); 0 in rows of weight 0. Position weights cannot pass it; use one weight a row, shape (N,)."""
+    """Turns (N, C, H, W) into (N, C H W); 0 in rows of weight 0. Position weights cannot pass it; use one weight per row, shape (N,)."""
 
     def _forward(self, x: Array, counts: Array | None) -> tuple[Array, Any]:
         return x.reshape(len(x), math.prod(x.shape[1:])), x.shape

@@ -57,7 +57,7 @@ class Context(NamedTuple):
 
 
 class BatchNorm(Module):
-    """y = weight (x - mean) / sqrt(var + eps) + bias, for each channel.
+    """Computes y = weight (x - mean) / sqrt(var + eps) + bias, for each channel.
 
     Training: mean and biased variance of the batch; the running ones move by `momentum` towards the mean and
     the *unbiased* variance. Evaluation: the running ones. The backward pass in evaluation treats them as constants.
@@ -73,7 +73,7 @@ class BatchNorm(Module):
         channel_axis: 1, or -1 for channels-last.
 
     Inputs: x of rank 2 to 5 or more, e.g. (N, C), (N, C, H, W); any float dtype, which y and dx share.
-    Position weights (shape of x without its channel axis, or one a row) count as frequencies; 0 masks a
+    Position weights (shape of x without its channel axis, or one per row) count as frequencies; 0 masks a
     position: it is never read, y and dx are 0 there. An empty batch gives an empty output and leaves the running statistics alone.
 
     Raises:
@@ -226,7 +226,8 @@ class BatchNorm(Module):
     def _remember(self, used: Statistics) -> None:
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
-        self.num_batches_tracked = np.array(self.num_batches_tracked + 1)  # a sum of arrays without axes is no array
+        # A sum of arrays without axes is no array.
+        self.num_batches_tracked = np.array(self.num_batches_tracked + 1)
         batches = int(self.num_batches_tracked)
         self.running_mean = running.updated(self.running_mean, used.stored_mean, self.momentum, batches)
         self.running_var = running.updated(self.running_var, used.stored_var, self.momentum, batches)

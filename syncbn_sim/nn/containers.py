@@ -43,7 +43,7 @@ class Sequential(ModuleList):
         super().__init__(layers)
 
     def __call__(self, x: Array, weights: object | None = None) -> Array:
-        """layer_k(... layer_1(x))."""
+        """Computes layer_k(... layer_1(x))."""
         for layer in self.layers:
             x = layer(x, weights)
         return x

@@ -14,7 +14,7 @@ from .module import Module, Parameter
 
 
 class LayerNorm(Module):
-    """y = weight (x - mean) / sqrt(var + eps) + bias, mean and biased variance over the trailing axes of each row.
+    """Computes y = weight (x - mean) / sqrt(var + eps) + bias, mean and biased variance over each row's trailing axes.
 
     No batch statistics, so batch size, order and ranks do not matter, training and evaluation are the same, and it talks
     to nobody. Position weights have the shape of x without the trailing axes; 0 masks. PyTorch's names and conventions.

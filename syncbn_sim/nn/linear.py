@@ -14,7 +14,7 @@ from .module import Module, Parameter
 
 
 class Linear(Module):
-    """y = x W^T + b for x (N, in_features).
+    """Computes y = x W^T + b for x (N, in_features).
 
     W (out, in) and b (out,) start uniform in +-1 / sqrt(in_features), drawn from `rng`, so they depend on the
     seed alone, never on the number of ranks. Pass one generator to all layers of a net: without, each draws from

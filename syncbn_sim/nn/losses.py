@@ -72,7 +72,7 @@ class Loss:
         raise NotImplementedError
 
     def gradients(self, probabilities: Array, labels: Array) -> Array:
-        """D loss_i / d logits_i."""
+        """Computes d loss_i / d logits_i."""
         raise NotImplementedError
 
 
@@ -88,7 +88,7 @@ def check_classes(subject: str, logits: Array, labels: Array) -> None:
             subject,
             got=f"logits {logits.shape}, labels {labels.shape}",
             expected="(N, K) and (N,)",
-            do="One label a row.",
+            do="One label per row.",
         )
     if labels.dtype.kind not in "iu":
         raise DtypeError(
@@ -119,7 +119,7 @@ def check_numbers(subject: str, outputs: Array, labels: Array) -> None:
             subject,
             got=f"outputs {outputs.shape}, labels {labels.shape}",
             expected="(N,) or (N, 1), and (N,)",
-            do="One label a row, and one output.",
+            do="One label per row, and one output.",
         )
     if labels.dtype.kind not in "fiub":
         raise DtypeError("labels", got=f"dtype {labels.dtype}", expected="numbers", do="Pass floats or integers.")
@@ -133,7 +133,7 @@ def check_numbers(subject: str, outputs: Array, labels: Array) -> None:
 
 
 def check_probabilities(subject: str, outputs: Array, labels: Array) -> None:
-    """`check_numbers`, and labels in [0, 1].
+    """Refuses what `check_numbers` refuses, and labels outside [0, 1].
 
     Raises: what `check_numbers` raises, and ShapeError for a label outside.
     """
@@ -171,7 +171,7 @@ class BCEWithLogitsLoss(Loss):
         return losses, probabilities.reshape(logits.shape)
 
     def gradients(self, probabilities: Array, labels: Array) -> Array:
-        """P - y in the logits' shape."""
+        """Computes p - y in the logits' shape."""
         return binary_cross_entropy_with_logits_backward(probabilities, labels.reshape(probabilities.shape))
 
 
@@ -187,5 +187,5 @@ class MSELoss(Loss):
         return squared_error(logits.reshape(-1), labels), logits.copy()
 
     def gradients(self, probabilities: Array, labels: Array) -> Array:
-        """2 (z - y) in the predictions' shape."""
+        """Computes 2 (z - y) in the predictions' shape."""
         return squared_error_backward(probabilities, labels.reshape(probabilities.shape))

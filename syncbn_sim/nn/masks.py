@@ -14,7 +14,7 @@ class Mask(NamedTuple):
     """Which positions are hidden.
 
     Attributes:
-        hidden: bools, one a position or one a row.
+        hidden: bools, one per position or one per row.
         channels: the axes of the data that `hidden` lacks; rows are on axis 0.
     """
 
@@ -33,9 +33,9 @@ class Mask(NamedTuple):
         except (IndexError, ValueError):
             raise ShapeError(
                 "weights",
-                got=f"one a position, {self.hidden.shape}",
+                got=f"one per position, {self.hidden.shape}",
                 expected=f"({len(values)},) for a model with a layer that changes the positions, such as Flatten",
-                do="Give one weight a row.",
+                do="Give one weight per row.",
             ) from None
         return copy
 
@@ -45,12 +45,12 @@ def masked(x: Array, weights: object, channels: tuple[int, ...] | None) -> tuple
 
     Args:
         x: data, rows on axis 0.
-        weights: one a position, shape of x without its channel axes, or one a row.
+        weights: one per position, shape of x without its channel axes, or one per row.
         channels: the channel axes. None: it is the axis of x that the weights lack. Where that leaves a choice, as for a square
             image, it is an axis at which x is 0 already wherever the weight is: the layer before has seen to it. Otherwise it is axis 1.
 
     Raises:
-        ShapeError: neither one a position nor one a row.
+        ShapeError: neither one per position nor one per row.
     """
     w = as_array(weights, "weights")
     # Channel axes, and the positions' shape that they leave.

@@ -75,7 +75,7 @@ class Module:
             )
 
     def __call__(self, x: Array, weights: object | None = None) -> Array:
-        """Runs the forward pass; `weights` are frequency weights, one a position or one a row (0 masks it)."""
+        """Runs the forward pass; `weights` are frequency weights, one per position or one per row (0 masks it)."""
         x = as_float_array(x)
         self._check(x)
         counts = mask = None
@@ -253,7 +253,7 @@ class Module:
             put(array)
 
     def _state(self) -> Iterator[tuple[str, Any, Any]]:
-        """(dotted name, read, write) of every parameter and buffer."""
+        """Lists (dotted name, read, write) of every parameter and buffer."""
         _check_nothing_hidden(self)
         for prefix, module in self._named_places():
             dotted = f"{prefix}." if prefix else ""
@@ -270,13 +270,13 @@ class Module:
 
 def _check_nothing_hidden(model: Module) -> None:
     """Makes sure that no module or parameter stands in a plain container only: it would not train, be saved or change its mode."""
-    found = {id(each) for module in model.modules() for each in (module, *vars(module).values())}
+    known = {id(each) for module in model.modules() for each in (module, *vars(module).values())}
     for module in model.modules():
         for name, value in vars(module).items():
             inside = value.values() if isinstance(value, dict) else value
             if name == "_contexts" or not isinstance(value, (list, tuple, dict)):
                 continue
-            hidden = [each for each in inside if isinstance(each, (Module, Parameter)) and id(each) not in found]
+            hidden = [each for each in inside if isinstance(each, (Module, Parameter)) and id(each) not in known]
             if hidden:
                 raise ArgumentError(
                     f"{type(module).__name__}.{name}",

@@ -9,7 +9,8 @@ from ..stats.moments import Moments
 from .batch_norm import BatchNorm
 from .talker import Talker
 
-FAR = 1e8  # mean^2 / variance at which sums of squares around 0 have lost half of the variance's digits
+# The mean^2 / variance at which sums of squares around 0 have lost half of the variance's digits.
+FAR = 1e8
 
 
 class SharedSums(Talker):

@@ -12,7 +12,10 @@ from .base import Optimizer
 
 
 class Adam(Optimizer):
-    """p = p - lr m_hat / (sqrt(v_hat) + eps), m and v exponential averages of g and g^2, debiased. Kingma & Ba (2015), algorithm 1."""
+    """Updates p = p - lr m_hat / (sqrt(v_hat) + eps), m and v exponential averages of g and g^2, debiased.
+
+    Source: Kingma & Ba (2015), algorithm 1.
+    """
 
     def __init__(
         self,

@@ -13,8 +13,9 @@ from ..nn.module import Parameter
 
 
 class Optimizer:
-    """Changes parameters by their gradients. All parameters are one flat vector to `update`: a dozen NumPy calls a step, not a dozen each.
+    """Changes parameters by their gradients.
 
+    All parameters are one flat vector to `update`: a dozen NumPy calls per step, not per parameter.
     From the first step on each `Parameter.data` is a view of that vector, which changes in place. Whoever assigns another array
     to it finds it copied in at the next step.
 
@@ -69,7 +70,8 @@ class Optimizer:
 
     def _adopt(self) -> None:
         """Copies in what is not a view of the flat vector, and makes it one."""
-        if self._views[0].base is not self._value:  # we are a deep copy, and NumPy has copied each view by itself
+        # We are a deep copy, and NumPy has copied each view by itself.
+        if self._views[0].base is not self._value:
             self._views = self._split()
         for p, view in zip(self.parameters, self._views, strict=True):
             if p.data is not view:

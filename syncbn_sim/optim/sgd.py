@@ -12,7 +12,7 @@ from .base import Optimizer
 
 
 class SGD(Optimizer):
-    """v = momentum v + (g + weight_decay p);  p = p - lr v. PyTorch's form (no dampening)."""
+    """Updates v = momentum v + (g + weight_decay p);  p = p - lr v. PyTorch's form (no dampening)."""
 
     def __init__(
         self, parameters: Sequence[Parameter], lr: float, momentum: float = 0.0, weight_decay: float = 0.0

@@ -39,10 +39,10 @@ def left_out(link: Link | Topology, ranks: int) -> list[str]:
     if isinstance(link, Link):
         lines.append("slower links between nodes (one link joins all devices here: see --topology)")
     for units, _, level in link.levels_of(ranks):
-        if not level.base:
+        if level.base is None:
             lines.append(
                 f"what the library adds to each call ({level.source}: bare messages, so this is not to be compared with a measured link)"
             )
-        if 0 < level.measured_to < units:
+        if level.measured_to is not None and level.measured_to < units:
             lines.append(f"whatever changes beyond the {level.measured_to} devices with which the link was measured")
     return lines

@@ -17,7 +17,7 @@ from ..errors import DataError
 
 
 def result_json(results: Sequence[Any]) -> str:
-    """result.json: a list of one object per result, a dataclass. What is not finite (a net that has diverged) is null."""
+    """Writes what result.json holds: a list of one object per result, a dataclass. What is not finite (a net that has diverged) is null."""
     return json.dumps([_plain(asdict(result)) for result in results], indent=1, allow_nan=False) + "\n"
 
 
@@ -75,7 +75,8 @@ def write_run(out: Path, name: str, files: Mapping[str, bytes]) -> Path:
     try:
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{name}-", suffix=".partial", dir=out) as hidden:
-            complete = Path(hidden) / name  # inside, since the hidden one is for this user's eyes alone
+            # Inside, since the hidden one is for this user's eyes alone.
+            complete = Path(hidden) / name
             complete.mkdir()
             for file, content in files.items():
                 (complete / file).write_bytes(content)
@@ -111,6 +112,8 @@ def write_figure(path: Path, png: bytes) -> None:
 
 def _unwritable(what: str, path: Path, kind: str, error: OSError) -> DataError:
     return DataError(
-        what, got=f"{path} ({error.strerror})", expected=f"{kind} that can be written",
+        what,
+        got=f"{path} ({error.strerror})",
+        expected=f"{kind} that can be written",
         do="Choose another one, or make the folder first: mkdir -p.",
-    )  # fmt: skip
+    )

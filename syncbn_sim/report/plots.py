@@ -71,7 +71,8 @@ def stretched(axes: Axes, which: str, values: Sequence[float] | Array) -> str:
     scale, axis = {"x": (axes.set_xscale, axes.xaxis), "y": (axes.set_yscale, axes.yaxis)}[which]
     scale("symlog", linthresh=small)
     axes.autoscale_view()
-    axis.set_ticks([tick for tick in axis.get_majorticklocs() if tick == 0 or abs(tick) >= small])  # 0.1 stands on 0
+    # 0.1 stands on 0.
+    axis.set_ticks([tick for tick in axis.get_majorticklocs() if tick == 0 or abs(tick) >= small])
     axis.set_major_formatter("{x:g}")
     return f",\nlogarithmic beyond {small:g}"
 

@@ -74,7 +74,8 @@ class Progress:
                     bar.reset()
                 if (seconds := pace.announces(done, total)) is not None:
                     bar.write(_announced(title, factors, fewer, total, seconds), file=bar.fp)
-                bar.total = total  # of a user's own log it depends a little on the seed: the split is by entity
+                # Of a user's own log it depends a little on the seed: the split is by entity.
+                bar.total = total
                 bar.set_postfix_str(what, refresh=False)
                 bar.update(done - bar.n)
 

@@ -1,4 +1,4 @@
-"""Correlated rows: how many *independent* rows a batch of n rows of few entities is worth.
+"""Correlated rows: how many *independent* rows per batch of n rows of few entities is worth.
 
 The training set is fixed: N rows of entities (users, classes) that are what they are. A batch drawn from it at random has independent
 rows, however often an entity occurs in it by chance; so a batch is held against *that*, the shuffled batch of as many rows. What
@@ -74,13 +74,14 @@ def intra_class_correlation(x: Array, entity: Array) -> Array:
     means = np.add.reduceat(centred[order], starts, axis=0) / sizes[:, None]
     mst = (centred**2).sum(axis=0) / (rows - 1)
     msw = ((centred - means[group]) ** 2).sum(axis=0) / (rows - groups)
-    varies = (x.max(axis=0) > x.min(axis=0)).reshape(-1)  # exactly: rounding gives a constant column some spread
+    # Exactly: rounding gives a constant column some spread.
+    varies = (x.max(axis=0) > x.min(axis=0)).reshape(-1)
     rho = np.where(varies, 1.0 - msw / np.where(varies, mst, 1.0), np.nan)
     return np.asarray(rho.reshape(x.shape[1:]))
 
 
 def same_entity(sizes: Array) -> float:
-    """P = sum N_c (N_c - 1) / (N (N - 1)): the chance that two different rows of a population are of one entity.
+    """The chance P = sum N_c (N_c - 1) / (N (N - 1)) that two different rows of a population are of one entity.
 
     1 / P is the effective number of entities: 10 classes of equal size count as 10, a giant and its dwarfs as little more than one.
 
@@ -93,7 +94,7 @@ def same_entity(sizes: Array) -> float:
 
 
 def cluster_size(batches: Iterable[Array]) -> float:
-    """S = E[sum_j n_j^2 / n]: how many rows of its own entity the average row meets in its batch, itself included.
+    """Rows of its own entity that the average row meets in its batch, itself included: S = E[sum_j n_j^2 / n].
 
     This, not the mean number of rows per entity, is what the design effect needs when sizes are uneven.
 
@@ -119,7 +120,7 @@ def cluster_size(batches: Iterable[Array]) -> float:
 
 
 def adjusted_cluster_size(cluster: float, rows: float, same: float) -> float:
-    """S_adj = (S - n P) / (1 - P): what is left of S when the meetings that chance alone brings are taken out.
+    """Computes S_adj = (S - n P) / (1 - P): what is left of S when the meetings that chance alone brings are taken out.
 
     Args:
         cluster: S of batches of n rows.
@@ -130,7 +131,7 @@ def adjusted_cluster_size(cluster: float, rows: float, same: float) -> float:
 
 
 def design_effect(cluster: float, rho: float) -> float:
-    """deff = 1 + (S - 1) rho: how many times the variance of a batch mean exceeds that of a shuffled batch. Kish (1965), section 5.4.
+    """Computes deff = 1 + (S - 1) rho: how many times the variance of a batch mean exceeds that of a shuffled batch.
 
     Args:
         cluster: S_adj of `adjusted_cluster_size`; S itself where entities are many. Below 1 for batches in which entities stand
@@ -139,6 +140,8 @@ def design_effect(cluster: float, rho: float) -> float:
 
     Raises:
         ArgumentError: S is negative.
+
+    Source: Kish (1965), section 5.4.
     """
     if cluster < 0:
         raise ArgumentError("cluster", got=cluster, expected="a cluster size of at least 0", do="See cluster_size().")
@@ -146,7 +149,7 @@ def design_effect(cluster: float, rho: float) -> float:
 
 
 def effective_rows(rows: float, deff: float) -> float:
-    """n / deff: the number of independent rows with an equally noisy mean."""
+    """Computes n / deff: the number of independent rows with an equally noisy mean."""
     return rows / deff if deff > 0 else float("inf")
 
 
@@ -163,5 +166,5 @@ def predicted_sd_of_mean(sigma: float, rows: float, deff: float, population: flo
 
 
 def expected_local_variance(variance: float, rows: float, deff: float) -> float:
-    """E[biased batch variance] = sigma^2 (1 - deff / n), by the law of total variance. Bessel's factor does not repair it."""
+    """Computes E[biased batch variance] = sigma^2 (1 - deff / n), by the law of total variance. Bessel's factor does not repair it."""
     return variance * (1.0 - deff / rows)

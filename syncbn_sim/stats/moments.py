@@ -11,7 +11,8 @@ from ..arrays import Array, as_float_array, position_weights
 from ..errors import CountError, ShapeError
 
 SHARES = "Weights are counts: if yours are shares that sum to 1, multiply them by the number of rows."
-ONE = 1.001  # weights that sum to 1 may miss it by rounding, float16 ones by half as much; n / (n - 1) would make 1e15 of that
+# Weights that sum to 1 may miss it by rounding, float16 ones by half as much; n / (n - 1) would make 1e15 of that.
+ONE = 1.001
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -47,7 +48,7 @@ class Moments:
         Args:
             x: floats of any shape.
             axes: the axes to sum over; default: all but axis 1 (the channels).
-            weights: frequency weights >= 0, shape of `x` along `axes` (or one a row). Positions of
+            weights: frequency weights >= 0, shape of `x` along `axes` (or one per row). Positions of
                 weight 0 are never read, NaN or not.
 
         Raises:

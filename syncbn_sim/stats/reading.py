@@ -44,7 +44,7 @@ class Reading(Protocol):
         ...
 
     def cluster_size(self, rows: int, readers: int = 1, of: int | None = None) -> float:
-        """S of the joined batch of the first `readers` of `of` readers (default: all of them), n rows each."""
+        """Computes S of the joined batch of the first `readers` of `of` readers (default: all of them), n rows each."""
         ...
 
     def windowed(self, window: int) -> Reading:
@@ -87,7 +87,8 @@ class LagReading:
             values, place = np.unique(windows, return_inverse=True)
             chances = np.array([(pairs * self.at(self._on_ring(j * window + inner))).sum() / window**2 for j in values])
             own = values == 0
-            chances[own] = (chances[own] * window - 1) / (window - 1)  # without the pair of a row with itself
+            # Without the pair of a row with itself.
+            chances[own] = (chances[own] * window - 1) / (window - 1)
             return chances[place]
 
         def at(lags: Array) -> Array:
@@ -166,7 +167,8 @@ class MeasuredReading:
         found = np.sort(self.entity[batches_from(begins, len(self.entity), rows, readers, of)], axis=1)
         ends = np.ones(found.shape, bool)
         ends[:, :-1] = found[:, 1:] != found[:, :-1]
-        places = np.flatnonzero(ends.ravel())  # each batch ends with an end, so no run of equal codes spans two
+        # Each batch ends with an end, so no run of equal codes spans two.
+        places = np.flatnonzero(ends.ravel())
         return float((np.diff(places, prepend=-1).astype(np.float64) ** 2).sum() / (len(found) * width))
 
     def measured(self, rows: int, readers: int = 1, of: int | None = None) -> float:
@@ -202,7 +204,7 @@ def _begins(total: int, count: int) -> Array:
 
 
 def batches_from(begins: Array, total: int, rows: int, readers: int = 1, of: int | None = None) -> Array:
-    """(batches, readers n) places of the rows of batches that begin at `begins` on the ring; reader r stands r N / W rows on."""
+    """Places (batches, readers n) of the rows of batches that begin at `begins` on the ring; reader r stands r N / W rows on."""
     offsets = np.arange(readers)[:, None] * total // (of or readers)
     return ((begins[:, None, None] + offsets + np.arange(rows)) % total).reshape(len(begins), readers * rows)
 
@@ -241,12 +243,14 @@ def behind(reading: Reading, rho: float, rows: int, readers: int = 1, of: int | 
     adjusted = adjusted_cluster_size(cluster, together, reading.same)
     if isinstance(reading, MeasuredReading) and reading.columns is not None:
         deff = reading.measured(rows, readers, of)
-    else:  # a batch is worth at most the whole population; where rho is negative the formula can promise more
+    else:
+        # A batch is worth at most the whole population; where rho is negative the formula can promise more.
         deff = max(design_effect(adjusted, rho), together / reading.total)
     return Behind(together, cluster, adjusted, deff, effective_rows(together, deff))
 
 
-TRIED = 32  # numbers of readers that are tried one by one, since a periodic order can favour some of them
+# Numbers of readers that are tried one by one, since a periodic order can favour some of them.
+TRIED = 32
 
 
 def readers_needed(

@@ -29,7 +29,7 @@ def check_momentum(momentum: float | None) -> None:
 
 
 def updated(old: Array, new: Array, momentum: float | None, batches: int) -> Array:
-    """(1 - a) old + a new, with a = momentum, or a = 1 / batches for the cumulative average.
+    """Computes (1 - a) old + a new, with a = momentum, or a = 1 / batches for the cumulative average.
 
     Args:
         old: the running value.

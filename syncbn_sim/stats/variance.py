@@ -22,12 +22,12 @@ Algorithm = Callable[[Array], float]
 
 
 def _running_sum(x: Array) -> Array:
-    """x_1 + x_2 + ... one after the other in x's own dtype (`np.sum` would add pairwise)."""
+    """Adds x_1 + x_2 + ... one after the other in x's own dtype (`np.sum` would add pairwise)."""
     return np.asarray(np.cumsum(x, dtype=x.dtype)[-1])
 
 
 def one_pass(x: Array) -> float:
-    """sum(x^2) / n - (sum(x) / n)^2: cancels once |mean| is far above sd. The classic bug."""
+    """Computes sum(x^2) / n - (sum(x) / n)^2: cancels once |mean| is far above sd. The classic bug."""
     n = x.dtype.type(x.size)
     mean = _running_sum(x) / n
     return float(_running_sum(x * x) / n - mean * mean)
@@ -109,7 +109,7 @@ def exact_variance(x: Array) -> float:
 
 
 def relative_error(algorithm: Algorithm, x: Array) -> float:
-    """(computed - exact) / exact variance of the one-dimensional float array `x`.
+    """Computes (computed - exact) / exact for the variance of the one-dimensional float array `x`.
 
     Raises:
         ShapeError: `x` is not one-dimensional or has fewer than two numbers.

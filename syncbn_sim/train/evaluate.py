@@ -22,7 +22,7 @@ def with_averaged_statistics(model: M, comm: Communicator, rows_seen: float) -> 
     Layers with local statistics drift apart from rank to rank, so a data-parallel model is not one model until they are
     joined. (The average of the ranks' variances is what such a model was trained with; the pooled variance is not.)
 
-    Talks: one all-reduce of 2 C + 1 float64 a layer.
+    Talks: one all-reduce of 2 C + 1 float64 per layer.
     """
     copy = deepcopy(model)
     for layer in copy.modules():
@@ -42,7 +42,7 @@ def with_averaged_statistics(model: M, comm: Communicator, rows_seen: float) -> 
 def with_statistics_of_rank_0(model: M, comm: Communicator) -> M:
     """A copy with rank 0's running statistics on every rank: what a checkpoint of PyTorch's DistributedDataParallel holds.
 
-    Talks: two broadcasts a layer.
+    Talks: two broadcasts per layer.
     """
     copy = deepcopy(model)
     for layer in copy.modules():

@@ -90,7 +90,7 @@ def _pooled_auc(scores: Array, labels: Array) -> float:
 
 
 def r_squared(predictions: Array, labels: Array, comm: Communicator) -> float:
-    """1 - sum (y - z)^2 / sum (y - mean(y))^2 over all ranks; z (N,) or (N, 1), y (N,).
+    """Computes 1 - sum (y - z)^2 / sum (y - mean(y))^2 over all ranks; z (N,) or (N, 1), y (N,).
 
     Talks: one all-reduce of a mean's 2, one of 2 float64.
 

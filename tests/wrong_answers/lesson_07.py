@@ -15,7 +15,7 @@ def by_the_largest(entity, rho):
 
 
 def row_mates(entity):
-    """S, the slow way: for each row, how many rows of its user there are."""
+    """Computes S the slow way: for each row, how many rows of its user there are."""
     return float(np.mean([(entity == e).sum() for e in entity]))
 
 

@@ -16,13 +16,13 @@ if TYPE_CHECKING:
     from mpi4py import MPI
 
 _DEPTH = 64  # a rank can run ahead of a broadcast it has sent, but not this far
-LATECOMERS = 1.0  # seconds that a rank which has found a mismatch waits for the others' calls, to name them all
+# Seconds that a rank which has found a mismatch waits for the others' calls, to name them all.
+LATECOMERS = 1.0
 _NOTICE = np.dtype([("stamp", np.int64), ("asked", "S128"), ("where", "S256")])
 # A stamp is the call's number, then so many bits of a checksum of what is asked: one comparison does for both.
 _BITS = 32
-_LOOK = np.dtype(
-    [("call", np.int64), ("look", np.int64)]
-)  # in which call a rank is stuck, and how often that was looked at
+# In which call a rank is stuck, and how often that was looked at.
+_LOOK = np.dtype([("call", np.int64), ("look", np.int64)])
 
 
 class Board:

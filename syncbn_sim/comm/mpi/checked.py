@@ -24,7 +24,7 @@ class CheckedCommunicator(Wrapper):
 
     Ranks of one machine compare notes on a board in shared memory. Without a board (ranks on several machines, groups), the ranks
     first all-reduce the maximum of (h, -h), h a hash of operation, reduction, dtype and shape: 16 bytes. Its two halves agree
-    exactly when all hashes do; only when they differ do the full descriptions travel. That is one small all-reduce a
+    exactly when all hashes do; only when they differ do the full descriptions travel. That is one small all-reduce per
     call, so benchmarks leave it off. Point-to-point calls pass unchecked: a receive without its send is the watchdog's business.
 
     A mismatch is the end, as on threads: a rank that catches it gets it again, in its next call or when its function returns.

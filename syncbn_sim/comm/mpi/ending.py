@@ -23,7 +23,8 @@ def end_job() -> NoReturn:
     mpi = sys.modules.get("mpi4py.MPI")
     if mpi is not None and mpi.Is_initialized() and not mpi.Is_finalized():
         mpi.COMM_WORLD.Abort(1)
-    os._exit(1)  # Abort may return before it has ended this process, and nobody above should speak again
+    # Abort may return before it has ended this process, and nobody above should speak again.
+    os._exit(1)
 
 
 def end_all_on_uncaught_errors(name: str) -> None:
@@ -41,5 +42,6 @@ def abort_with_traceback(name: str, error: BaseException) -> NoReturn:
     # What is wrong with a user's file needs no stack; everything else does.
     told = str(error) if isinstance(error, DataError) else "".join(traceback.format_exception(error))
     say("\n".join(f"[{name}] {line}" for line in told.splitlines()))
-    time.sleep(0.1)  # the process manager passes our words on in its own time, and Abort could overtake them
+    # The process manager passes our words on in its own time, and Abort could overtake them.
+    time.sleep(0.1)
     end_job()

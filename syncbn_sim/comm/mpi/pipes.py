@@ -18,7 +18,7 @@ NAP = 1e-4  # seconds between looks after messages that have not left yet
 
 
 class Pipes:
-    """One pipe a rank. A rank sleeps by reading from its own; a byte that another rank writes into it wakes it.
+    """One pipe per rank. A rank sleeps by reading from its own; a byte that another rank writes into it wakes it.
 
     The kernel puts a reader to sleep and wakes it. MPI waits by looking again and again: a little quicker if every rank has a core for
     itself, but where it has not, the ranks that wait keep the cores from those that they wait for.
@@ -54,7 +54,7 @@ class Pipes:
 
 
 def open_pipes(comm: MPI.Intracomm, push: Callable[[], bool]) -> Pipes | None:
-    """Makes a pipe a rank, which the others open by way of /proc; None on every rank if one of them cannot. Collective.
+    """Makes a pipe per rank, which the others open by way of /proc; None on every rank if one of them cannot. Collective.
 
     Such a pipe has no name in any folder: whenever the job ends, nothing of it is left behind.
     """

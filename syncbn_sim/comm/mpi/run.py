@@ -28,8 +28,8 @@ def run(
     """Runs body(comm) on every rank.
 
     Args:
-        body: called once a rank.
-        ranks: how many; None: one a process.
+        body: called once per rank.
+        ranks: how many; None: one per process.
         checked: compare every collective over the ranks first.
         several: a process may have several ranks inside.
 

@@ -13,7 +13,7 @@ from .pipes import Pipes
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-SLOT = 256 * 1024  # bytes of memory a rank; a larger array goes through it in parts
+SLOT = 256 * 1024  # bytes of memory per rank; a larger array goes through it in parts
 # 4K aliasing: whether what it reads is still being written, a processor asks by the lowest 12 bits of the address alone. A copy
 # between two places that are near to each other *within* their pages so waits for itself, and takes twice as long. Large arrays begin
 # 16 bytes into a page; the slots begin half a page into one, far from that.
@@ -35,7 +35,8 @@ class SharedReduction:
         self._window = MPI.Win.Allocate_shared(rows * SLOT + PAGE if self.rank == 0 else 0, 1, comm=comm)
         shared: Any = self._window.Shared_query(0)[0]
         memory = np.frombuffer(shared, np.uint8)
-        start = (APART - memory.ctypes.data) % PAGE  # the same on every rank, since memory is shared in whole pages
+        # The same on every rank, since memory is shared in whole pages.
+        start = (APART - memory.ctypes.data) % PAGE
         self._memory = memory[start : start + rows * SLOT].reshape(rows, SLOT)
         self._pipes = pipes
 
@@ -64,7 +65,8 @@ class SharedReduction:
         parts[self.rank][...] = part
         if self.rank == 0:
             self._sleep_until_all_have_come()
-            with np.errstate(all="ignore"):  # as in MPI: an error raised here would leave the others asleep
+            # As in MPI: an error raised here would leave the others asleep.
+            with np.errstate(all="ignore"):
                 result[...] = parts[0]
                 for each in parts[1:]:
                     REDUCTIONS[op](result, each, out=result)

@@ -49,7 +49,8 @@ def start_mpi(watchdog: Watchdog) -> MPI.Intracomm:
         LaunchError: mpirun belongs to another MPI.
         SystemExit: another process ended before it got here; that one's traceback tells why.
     """
-    if "mpi4py.MPI" not in sys.modules:  # where it is, this process has been through MPI_Init with all others
+    # Where it is, this process has been through MPI_Init with all others.
+    if "mpi4py.MPI" not in sys.modules:
         _wait_for_siblings(watchdog)
     # The import runs MPI_Init, which lets no other thread of Python run, so no watchdog either; this one is none of Python's.
     faulthandler.dump_traceback_later(watchdog.patience, exit=True, file=2)

@@ -38,7 +38,8 @@ class Watchdog:
     def __init__(self) -> None:
         self.patience = float(os.environ.get("SYNCBN_SIM_WATCHDOG", PATIENCE))
         self.since: float | None = None
-        self._boards = threading.Lock()  # held while boards are read, whose memory goes with the launch
+        # Held while boards are read, whose memory goes with the launch.
+        self._boards = threading.Lock()
         self.begin("this rank")
         threading.Thread(target=self._look_on, daemon=True, name="mpi-watchdog").start()
 
