@@ -23,7 +23,7 @@ class Statistics(NamedTuple):
 
     Attributes:
         mean: what is subtracted.
-        var: what is divided by, with eps, as its square root: the biased variance.
+        var: the biased variance; sqrt(var + eps) is what is divided by.
         stored_mean: what the running mean moves towards.
         stored_var: what the running variance moves towards: the unbiased variance.
         n: the count behind them.
@@ -45,7 +45,7 @@ class Context(NamedTuple):
         local: moments of this rank's batch; None, as the next two, if the statistics were the stored ones.
         moments: what `sum_forward` has made of them.
         statistics: what `statistics` has made of those.
-        shared: whether the sums were taken over more than this rank, so that backward must too.
+        summed: whether `sum_forward` was asked, so that `sum_backward` must be: in training.
     """
 
     batch: Batch
@@ -53,7 +53,7 @@ class Context(NamedTuple):
     local: Moments | None
     moments: Moments | None
     statistics: Statistics | None
-    shared: bool
+    summed: bool
 
 
 class BatchNorm(Module):
@@ -174,7 +174,7 @@ class BatchNorm(Module):
         """
         return sums
 
-    # -----------------------------------------------------------------------------------------------------------------
+    # -- the way of a batch -------------------------------------------------------------------------------------------
 
     def _check(self, x: Array) -> None:
         (axis,) = self.channel_axes
@@ -190,7 +190,7 @@ class BatchNorm(Module):
         (axis,), training = self.channel_axes, self.training
         batch = batch_of(x if axis == 1 else np.moveaxis(x, axis, 1), counts, self._workspace)
         # A copy: whoever steps, or writes into the weight, does not change what this pass did.
-        weight = self.weight.data.copy() if self.weight else None
+        weight = self.weight.data.copy() if self.weight is not None else None
         if training or self.running_mean is None or self.running_var is None:
             local = batch.local_moments()
             moments = self.sum_forward(local) if training else local
@@ -204,20 +204,20 @@ class BatchNorm(Module):
         else:
             mean, var = self.running_mean, self.running_var
             context = Context(batch, weight, None, None, None, False)
-        y = batch.normalise(mean, var, self.eps, weight, self.bias.data if self.bias else None)
+        y = batch.normalise(mean, var, self.eps, weight, self.bias.data if self.bias is not None else None)
         return y if axis == 1 else np.moveaxis(y, 1, axis), context
 
     def _backward(self, dy: Array, context: Context) -> Array:
         batch, (axis,) = context.batch, self.channel_axes
         sums = batch.local_backward_sums(dy if axis == 1 else np.moveaxis(dy, axis, 1))
-        if self.weight:
+        if self.weight is not None:
             self.weight.add_grad(sums.dy_x_hat)
-        if self.bias:
+        if self.bias is not None:
             self.bias.add_grad(sums.dy)
         if context.statistics is None:
             dx = batch.frozen_input_gradient(context.weight)
         else:
-            if context.shared:
+            if context.summed:
                 sums = self.sum_backward(sums)
             sums = self.statistics_backward(sums, context)
             dx = batch.input_gradient(context.weight, sums, context.statistics.n or 1.0)

@@ -61,15 +61,17 @@ class LayerNorm(Module):
 
     def _forward(self, x: Array, counts: Array | None) -> tuple[Array, Any]:
         # A copy: whoever steps, or writes into the weight, does not change what this pass did.
-        weight = self.weight.data.copy() if self.weight else None
-        y, context = layer_norm(x, self.channel_axes, self.eps, weight, self.bias.data if self.bias else None)
+        weight = self.weight.data.copy() if self.weight is not None else None
+        y, context = layer_norm(
+            x, self.channel_axes, self.eps, weight, self.bias.data if self.bias is not None else None
+        )
         return y, (context, weight)
 
     def _backward(self, dy: Array, context: tuple[LayerNormContext, Array | None]) -> Array:
         kept, weight = context
         dx, d_weight, d_bias = layer_norm_backward(dy, kept, self.channel_axes, weight)
-        if self.weight:
+        if self.weight is not None:
             self.weight.add_grad(d_weight)
-        if self.bias:
+        if self.bias is not None:
             self.bias.add_grad(d_bias)
         return dx

@@ -56,11 +56,11 @@ class Linear(Module):
             # A copy: whoever steps, or writes into the weight, does not change what this pass did.
             w = self._workspace.take(self.weight.data.shape, self.weight.data.dtype)
             w[...] = self.weight.data
-        return linear(x, self.weight.data, self.bias.data if self.bias else None, self._workspace), (x, w)
+        return linear(x, self.weight.data, self.bias.data if self.bias is not None else None, self._workspace), (x, w)
 
     def _backward(self, dy: Array, context: tuple[Array, Array]) -> Array:
         dx, d_weight = linear_backward(dy, *context, self._workspace)
         self.weight.add_grad(d_weight)
-        if self.bias:
+        if self.bias is not None:
             self.bias.add_grad(bias_backward(dy, self.bias.data))
         return dx
