@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-import contract
 import numpy as np
 import pytest
 from conftest import MPI_CASES, ROOT, mpi_matrix
+from suites import contract
 
 from syncbn_sim.comm import Communicator, LedgerCommunicator, launch, schedules
 from syncbn_sim.comm.launch import BACKENDS
