@@ -109,9 +109,9 @@ LAYERS = {
     "BatchNorm without running statistics": batch_norm((5, 4), track_running_stats=False),
     "BatchNorm, large": batch_norm((12, 4, 40, 30)),
     "SyncBatchNorm": batch_norm((5, 4), nn.SyncBatchNorm),
-    "SyncBatchNorm of images": batch_norm(IMAGES, nn.SyncBatchNorm),
+    "SyncBatchNorm of images": batch_norm((3, 4, 1, 2), nn.SyncBatchNorm),
     "AveragedBatchNorm": batch_norm((5, 4), nn.AveragedBatchNorm),
-    "AveragedBatchNorm of images": batch_norm(IMAGES, nn.AveragedBatchNorm),
+    "AveragedBatchNorm of images": batch_norm((3, 4, 1, 2), nn.AveragedBatchNorm),
     "Sequential": Layer(
         net,
         (7, 4),
