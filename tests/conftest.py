@@ -65,7 +65,7 @@ def mpi_matrix(ranks: int, crowded: bool) -> tuple[dict[str, str], dict[str, np.
     with tempfile.TemporaryDirectory() as folder:
         state = Path(folder) / "state.npz"
         arguments = [str(state), *["crowded"] * crowded]
-        done = run_mpi(ranks, "tests/mpi_program.py", *arguments, seconds=100)
+        done = run_mpi(ranks, "tests/suites/mpi_program.py", *arguments, seconds=100)
         if done.returncode != 0:
             pytest.fail(f"mpirun -n {ranks} ended with {done.returncode}\n{done.stderr[-6000:]}")
         with np.load(state) as arrays:

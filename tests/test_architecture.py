@@ -288,3 +288,14 @@ def test_no_pickle_in_files() -> None:
         source = path.read_text()
         assert "allow_pickle=True" not in source, path
         assert "pickle.dump(" not in source, path
+
+
+def folders(where: Path) -> set[str]:
+    return {path.parent.name for path in where.glob("*/*.py")}
+
+
+def test_tests_mirror_the_package() -> None:
+    """A folder of tests for each of the package, and the suites beside them; at the top what tests the project as a whole."""
+    assert folders(ROOT / "tests") - {"suites"} == folders(ROOT / "syncbn_sim")
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert len(names) == len(set(names)), "pytest knows a file by its name alone"

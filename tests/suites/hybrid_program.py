@@ -5,11 +5,10 @@ from __future__ import annotations
 import json
 import sys
 
-import contract
-import equivalence
 import numpy as np
 import pytest
-from training import fifty_steps
+from suites import contract, equivalence
+from suites.training import fifty_steps
 
 from syncbn_sim.comm import Communicator, launch, schedules
 from syncbn_sim.errors import ArgumentError, CommunicatorError

@@ -24,7 +24,7 @@ NAMES = [source.stem for source in SOURCES]
 ALL = {number: (lesson, e) for lesson in LESSONS for number, e in exercises(lesson).items()}
 WRONG = {
     number: answers
-    for path in sorted((ROOT / "tests/wrong_answers").glob("lesson_*.py"))
+    for path in sorted((ROOT / "tests/lessons/wrong_answers").glob("lesson_*.py"))
     for number, answers in runpy.run_path(str(path))["WRONG"].items()
 }
 CASES = [(number, place) for number, answers in WRONG.items() for place in range(len(answers))]
@@ -38,7 +38,7 @@ def test_there_is_a_source_for_every_lesson() -> None:
     assert [int(name[:2]) for name in NAMES] == list(LESSONS)
     assert [p.stem for p in sorted((ROOT / "notebooks").glob("*.ipynb"))] == NAMES
     assert [p.stem for p in sorted((ROOT / "notebooks/solutions").glob("*.py"))] == NAMES
-    answers = sorted((ROOT / "tests/wrong_answers").glob("lesson_*.py"))
+    answers = sorted((ROOT / "tests/lessons/wrong_answers").glob("lesson_*.py"))
     assert [int(p.stem[-2:]) for p in answers] == list(LESSONS)
 
 

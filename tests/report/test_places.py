@@ -69,26 +69,3 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"out: got .*runs"):
         files.write_run(tmp_path / "runs", "digits", {"a": b"1", "no/where": b"2"})
     assert list((tmp_path / "runs").iterdir()) == []
-
-
-@pytest.mark.parametrize(
-    ("arguments", "said"),
-    [
-        (["schedules", "--elements", "0"], "elements: got 0"),
-        (["schedules", "--ranks", "5000"], "ranks: got 5000, expected at most 64"),
-        (["schedules", "--out", "no/such/folder"], "out: got no/such/folder (No such file or directory)"),
-        (["cluster", "--figure", "no/such/folder/a.png"], "figure: got no/such/folder (No such file or directory)"),
-        (["cluster", "--figure", "tests"], "figure: got tests (Is a directory)"),
-    ],
-)
-def test_the_command_says_what_it_cannot_draw(arguments: list[str], said: str) -> None:
-    done = run([*COMMAND, *arguments], 20)
-    assert done.returncode == 1
-    assert done.stderr.startswith(f"syncbn-sim: {said}")
-
-
-def test_the_package_is_the_command() -> None:
-    from syncbn_sim import __version__
-
-    assert run([*COMMAND, "version"]).stdout.strip() == __version__
-    assert "usage: syncbn-sim" in run([*COMMAND, "--help"]).stdout

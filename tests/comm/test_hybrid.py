@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import run_mpi
-from training import fifty_steps
+from suites.training import fifty_steps
 
 from syncbn_sim.comm import launch
 
@@ -16,7 +16,7 @@ from syncbn_sim.comm import launch
 @pytest.mark.parametrize("processes", [1, 2])
 def test_ranks_inside_processes(processes: int, tmp_path: Path) -> None:
     state = tmp_path / "state.npz"
-    done = run_mpi(processes, "tests/hybrid_program.py", str(state), "4", str(processes))
+    done = run_mpi(processes, "tests/suites/hybrid_program.py", str(state), "4", str(processes))
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout) == [0, 1, 2, 3]
     lockstep = launch(fifty_steps, 4, "lockstep")[0]

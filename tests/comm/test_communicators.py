@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 
-import contract
 import numpy as np
 import pytest
 from conftest import MPI_CASES, ROOT, mpi_matrix
+from suites import contract
 
 from syncbn_sim.comm import Communicator, LedgerCommunicator, launch, schedules
 from syncbn_sim.comm.launch import BACKENDS
@@ -193,3 +193,23 @@ def test_wrappers_see_a_sum_in_place_as_well(wrap: type) -> None:
         assert found == [3.0] * 3
         assert calls == 1
         assert (inner_calls, inner_bytes) == (1 + compared[0], 24 + compared[1])
+
+
+def test_one_blas_thread_a_rank() -> None:
+    pools = pytest.importorskip("threadpoolctl").threadpool_info
+
+    def threads(comm):
+        return [pool["num_threads"] for pool in pools() if pool["user_api"] == "blas"]
+
+    found = launch(threads, 2)
+    assert found[0]
+    assert all(count == 1 for ranks in found for count in ranks)
+
+
+def test_settings_of_the_caller_hold_on_the_ranks() -> None:
+    def divide(comm):
+        return np.ones(1) / np.zeros(1)
+
+    for backend, ranks in (("serial", 1), ("threads", 2), ("lockstep", 2)):
+        with np.errstate(divide="raise"), pytest.raises(FloatingPointError):
+            launch(divide, ranks, backend)

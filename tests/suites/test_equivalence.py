@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import equivalence
 import numpy as np
 import pytest
 from conftest import MPI_CASES, mpi_matrix
-from training import fifty_steps
+from suites import equivalence
+from suites.training import fifty_steps
 
 from syncbn_sim.comm import launch
 

@@ -16,13 +16,12 @@ from scipy.optimize import nnls
 
 from syncbn_sim import nn, optim, train
 from syncbn_sim.cli import main
-from syncbn_sim.cli.cluster import cluster
 from syncbn_sim.cluster import LINKS, Link, Topology, allreduce_seconds, link_named, simulate, virtual_time
 from syncbn_sim.cluster.closed_forms import allgather_seconds, fit
 from syncbn_sim.cluster.links import log_normal_stragglers, one_slow_node, parse_topology
 from syncbn_sim.cluster.measure import RANGES, _fitted, link_for
 from syncbn_sim.cluster.networks import NETWORKS
-from syncbn_sim.cluster.step_cost import CHEAP, WIRE_FORMATS, step_cost, where_all_gather_loses
+from syncbn_sim.cluster.step_cost import step_cost, where_all_gather_loses
 from syncbn_sim.comm.schedules import SCHEDULES
 from syncbn_sim.errors import ArgumentError
 
@@ -304,92 +303,6 @@ def test_work_is_measured_on_its_own_rank_alone(monkeypatch: pytest.MonkeyPatch)
     elapsed = simulate(work, 2, Link(1.0, 0.0, ""), slowness=[1, 2], measured=True)
     assert elapsed.seconds == [10, 10]
     assert elapsed.waited == [4, 0]
-
-
-COMMAND = [str(Path(sys.executable).parent / "syncbn-sim")]
-
-
-def test_commands(tmp_path: Path) -> None:
-    figure = tmp_path / "c.png"
-    done = run(
-        [
-            *COMMAND,
-            "cluster",
-            "--model",
-            "resnet50",
-            "--link",
-            "roce-25g",
-            "--devices",
-            "8,64,65536",
-            "--figure",
-            str(figure),
-        ]
-    )
-    assert done.returncode == 0, done.stderr
-    assert "53 batch norms, 26,560 channels" in done.stdout
-    assert "106 blocking collectives and 850,344 bytes" in done.stdout
-    assert figure.read_bytes()[:4] == b"\x89PNG"
-    done = run(
-        [
-            *COMMAND,
-            "advise",
-            "--devices",
-            "64",
-            "--rows",
-            "32",
-            "--entity-rows",
-            "58",
-            "--icc",
-            "0.3",
-            "--compute-ms",
-            "80",
-        ]
-    )
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("Worth trying")
-    done = run([*COMMAND, "schedules", "--ranks", "6", "--out", str(tmp_path)])
-    assert done.returncode == 0, done.stderr
-    assert "ring: 10 rounds, 60 messages, 10,320 bytes" in done.stdout
-    assert len(list(tmp_path.glob("*-6.png"))) == 5
-
-
-def test_the_clusters_table_gives_each_wire_format_its_own_cost(tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
-    cluster(devices=("8", "512"), compute_ms=20, figure=str(tmp_path / "c.png"))
-    said, link = capsys.readouterr().out, link_named("roce-25g")
-    for wire in WIRE_FORMATS:
-        for devices in (8, 512):
-            cost = step_cost(NETWORKS["resnet50"], devices, link, wire)
-            cells = [
-                f"{1e3 * cost.seconds:.3g}",
-                f"{100 * cost.share(0.02):.1f} %",
-                f"{1e3 * cost.compute_for(CHEAP):.3g}",
-            ]
-            row = re.search(rf"^{devices} +{wire} +(.*)$", said, re.M)[1]
-            assert re.split(r"  +", row) == cells
-    talk = 1e3 * step_cost(NETWORKS["resnet50"], 512, link).seconds
-    assert talk < 20  # so all of it fits beside the compute
-    assert f"takes {20 + talk:.4g} ms with talk on the critical path, 20 ms if all of it" in said
-
-
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
-        (["cluster", "--model", "resnet5"], "Did you mean 'resnet50'"),
-        (["cluster", "--link", "nvlnk"], "Did you mean 'nvlink'"),
-        (["cluster", "--devices", "0"], "whole numbers of at least 1"),
-        (["cluster", "--devices", "2.5"], "whole numbers of at least 1"),
-        (["cluster", "--compute-ms", "0"], "compute-ms: got 0"),
-        (["advise", "--devices", "8", "--rows", "32"], "--entity-rows 58"),
-        (["advise", "--devices", "8", "--rows", "32", "--entity-rows", "58"], "--icc 0.3"),
-        (["advise", "--devices", "8", "--rows", "32", "--entity-rows", "5x", "--icc", "0"], "entity-rows: got 5x"),
-        (["advise", "--devices", "8", "--rows", "32", "--icc", "0.3", "--data", "a.csv"], "measured in the log"),
-    ],
-)
-def test_bad_commands_are_explained(options: list[str], message: str) -> None:
-    done = run([*COMMAND, *options])
-    assert done.returncode != 0
-    assert message in done.stderr
-    assert "Traceback" not in done.stderr
 
 
 @pytest.mark.parametrize("ranks", [0, 3])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import equivalence
 import numpy as np
 import pytest
+from suites import equivalence
 
 from syncbn_sim import nn, optim, stats, train
 from syncbn_sim.comm import launch

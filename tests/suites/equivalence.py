@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
-from reference import batch_norm
+from suites.layers import ALIKE, CONVERTED, LAYERS, Layer, built, positions
+from suites.reference import batch_norm
 
 from syncbn_sim import nn
 from syncbn_sim.comm import Communicator
@@ -119,8 +121,47 @@ def check_case(comm: Communicator, case: Case, dtype: np.dtype) -> None:
     assert not worst, f"rank {comm.rank}: {worst}"
 
 
+def check_layer(comm: Communicator, row: Layer) -> None:
+    """A row of the table on all ranks against itself, alone, on the union of their rows: plain, and with weights and masks.
+
+    Outputs, gradients and what is stored. Rows are dealt unevenly, one rank empty, unless the row asks for ranks that are alike.
+    """
+    rng, trail = np.random.default_rng(17), row.shape[1:]
+    rows = [
+        4 if row.ranks == ALIKE else 0 if comm.size > 1 and r == comm.size // 2 else 4 + r for r in range(comm.size)
+    ]
+    mine = slice(sum(rows[: comm.rank]), sum(rows[: comm.rank + 1]))
+    copies = comm.size if row.ranks == ALIKE else 1
+    for weighted in (False, True):
+        shape = (sum(rows) // copies, *trail)
+        x = np.concatenate([rng.normal(size=shape) * 2 + 1] * copies)
+        w = None
+        if weighted:
+            one = rng.integers(0, 2, positions(row, shape)) * rng.uniform(0.5, 2, positions(row, shape))
+            one[0], one[1], one[2] = 1, 0, 2
+            w = np.concatenate([one] * copies)
+        whole, layer = built(row), built(row, comm=comm)
+        if row.ranks == CONVERTED:
+            layer = nn.convert_sync_batchnorm(layer, comm)
+        y, own = whole(x, w), layer(x[mine], None if w is None else w[mine])
+        dy = rng.normal(size=y.shape)
+        pairs = [("y", own, y[mine], y)]
+        dx, own = whole.backward(dy), layer.backward(dy[mine])
+        pairs += [("dx", own, dx[mine], dx)]
+        for i, (p, truth) in enumerate(zip(layer.parameters(), whole.parameters(), strict=True)):
+            pairs += [(f"gradient {i}", comm.allreduce(p.grad), truth.grad, truth.grad)]
+        stored, truths = layer.state_dict(), whole.state_dict()
+        assert stored.keys() == truths.keys()
+        pairs += [(name, stored[name], truths[name], truths[name]) for name in truths]
+        for name, found, expected, scale in pairs:
+            error = np.abs(found - expected).max(initial=0)
+            bound = 1e-12 * np.abs(scale).max(initial=1)
+            assert error <= bound, f"rank {comm.rank}, weighted {weighted}: {name} is off by {error:.1e}"
+
+
 CHECKS = {
     f"{case.name}-{dtype}": (lambda comm, c=case, d=dtype: check_case(comm, c, d))
     for case in CASES
     for dtype in TOLERANCE
 }
+CHECKS |= {f"layer {name}": partial(check_layer, row=row) for name, row in LAYERS.items()}
