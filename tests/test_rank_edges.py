@@ -476,11 +476,18 @@ def test_rank_stopped_by_another_s_error_does_not_hide_it() -> None:
     def main(comm):
         if comm.rank == 2:
             raise ZeroDivisionError("first")
-        comm.barrier()
+        try:
+            comm.barrier()
+        except RankAbortedError as error:
+            told.append(str(error))
+            raise
 
     for backend in ("threads", "lockstep"):
+        told: list[str] = []
         started = time.monotonic()
         with pytest.raises(ZeroDivisionError, match="first") as caught:
             launch(main, 4, backend)
         assert not isinstance(caught.value, RankAbortedError)
+        assert len(told) >= 2
+        assert all("got ZeroDivisionError on rank 2" in text for text in told)
         assert time.monotonic() - started < 5

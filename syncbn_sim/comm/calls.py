@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array
-from ..errors import CollectiveMismatchError, CommunicatorError, DeadlockError, LaunchError
+from ..errors import CollectiveMismatchError, CommunicatorError, DeadlockError, LaunchError, RankAbortedError
 
 # A call before anybody needs it in words: ("allreduce", op, dtype, shape, "by SyncBatchNorm 2"), ("recv", source, tag), ...
 Asked = tuple[Any, ...]
@@ -89,6 +89,16 @@ def on_rank(error: BaseException, rank: int, size: int) -> BaseException:
         )  # fmt: skip
     error.add_note(f"This happened on rank {rank} of {size}.")
     return error
+
+
+def stopped(rank: int | None, error: BaseException) -> RankAbortedError:
+    """What stops the other ranks after an error, on a rank or (None) on several."""
+    return RankAbortedError(
+        "this rank was stopped",
+        got=f"{type(error).__name__} on {'a rank' if rank is None else f'rank {rank}'}",
+        expected="all ranks to go on",
+        do="Read that rank's traceback.",
+    )
 
 
 def not_its_own(rank: int, user: str) -> CommunicatorError:

@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from ..arrays import Array
-from ..errors import CommunicatorError, MissingDependencyError, RankAbortedError
+from ..errors import CommunicatorError, MissingDependencyError
 from .base import REDUCIBLE, REDUCTIONS, Communicator
-from .calls import Asked, Call, finished, not_its_own, on_rank, stuck
+from .calls import Asked, Call, finished, not_its_own, on_rank, stopped, stuck
 from .meeting import Group, MeetingCommunicator
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ class World:
         # Their numbers among all ranks, if other processes have some too.
         self.global_ranks = list(range(size))
         self.running: int | None = None
-        self.failure: BaseException | None = None
+        self.failure: tuple[int | None, BaseException] | None = None
         self.observer, self.said = observer, 0
 
     def refuse(self, rank: int) -> NoReturn:
@@ -205,16 +205,18 @@ def run(
         try:
             results[rank] = body(comm)
         except BaseException as error:
-            world.failure = world.failure or on_rank(error, comm.rank, comm.size)
+            world.failure = world.failure or (comm.rank, on_rank(error, comm.rank, comm.size))
         world.returned[rank] = finished(own.calls + 1)
 
     _take_turns(world, rank_main, size)
     world.running = None
     if world.failure is None and not all(task.dead for task in world.tasks):
-        world.failure = world.stuck()
+        world.failure = None, world.stuck()
     if world.failure is not None:
-        _stop(world)
-        raise world.failure
+        # Unwinds the ranks that still wait (a task is true from its start to its end), so that their `finally` and `with` blocks run.
+        for task in filter(None, world.tasks):
+            task.throw(stopped(*world.failure))
+        raise world.failure[1]
     return results
 
 
@@ -237,18 +239,3 @@ def _take_turns(world: World, rank_main: Callable[[int], None], ranks: int) -> N
             task.switch()
     while world.awake and world.failure is None:
         world.awake.popleft().switch()
-
-
-def _stop(world: World) -> None:
-    """Unwinds the ranks that still wait, so that their `finally` and `with` blocks run."""
-    for task in world.tasks:
-        # True: begun and not at its end.
-        if task:
-            task.throw(
-                RankAbortedError(
-                    "this rank was stopped",
-                    got=f"{type(world.failure).__name__} on another rank",
-                    expected="all ranks to go on",
-                    do="Read that rank's traceback.",
-                )
-            )

@@ -10,9 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from ..arrays import Array
-from ..errors import RankAbortedError
 from .base import Communicator
-from .calls import Asked, Call, finished, mismatch, not_its_own, on_rank, stuck
+from .calls import Asked, Call, finished, mismatch, not_its_own, on_rank, stopped, stuck
 from .meeting import Group, MeetingCommunicator
 
 
@@ -46,13 +45,7 @@ class World:
     def check(self) -> None:
         """Stops this rank if another one has failed."""
         if self.failure is not None:
-            rank, error = self.failure
-            raise RankAbortedError(
-                "this rank was stopped",
-                got=f"{type(error).__name__} on {'a rank' if rank is None else f'rank {rank}'}",
-                expected="all ranks to go on",
-                do="Read that rank's traceback.",
-            )
+            raise stopped(*self.failure)
 
     def enter(self, rank: int) -> None:
         """Lets the thread of a rank into a call of that rank's communicator, and no other one; call with the lock held."""
@@ -116,7 +109,6 @@ class ThreadCommunicator(MeetingCommunicator):
     """
 
     backend = "threads"
-
     _world: World
     group: ThreadGroup
 
@@ -147,7 +139,8 @@ class ThreadCommunicator(MeetingCommunicator):
         slots, group.slots = [group.slots[r] for r in range(self.size)], {}
         if any(comm.asked != self.asked for comm, _ in slots):
             world.fail(None, mismatch({comm.world_rank: world.call_of(comm) for comm, _ in slots}))
-            world.check()  # as on the other ranks: the mismatch itself comes out of `run`
+            # Stops this rank as the others; the mismatch itself comes out of `run`.
+            world.check()
         group.conclude(combine, [payload for _, payload in slots])
 
     def _send(self, array: Array, dest: int, tag: int) -> None:
