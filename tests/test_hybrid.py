@@ -93,3 +93,19 @@ def test_a_group_of_all_processes_does_not_meet_all_ranks() -> None:
     assert done.returncode != 0
     assert "allreduce sum float64 (2,) (call 1 in the group of rank 0, rank 1, rank 2, rank 3" in done.stderr
     assert "allreduce sum float64 (2,) (call 2) at" in done.stderr
+
+
+def test_a_group_of_a_group_goes_by_its_ranks_numbers_among_all() -> None:
+    body = """
+from syncbn_sim.comm import launch
+def main(comm):
+    group = comm.split(None if comm.rank < 2 else 0)
+    if group is not None:
+        pair = group.split(group.rank // 2)
+        if comm.rank != 5:
+            pair.barrier()
+launch(main, 6)
+"""
+    done = run_mpi(3, "-c", body)
+    assert done.returncode != 0
+    assert "rank 4: barrier (call 1 in the group of rank 4, rank 5 from the split in call 1) at" in done.stderr

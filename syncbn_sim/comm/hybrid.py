@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -26,10 +27,12 @@ class HybridCommunicator(Communicator):
 
     backend = "hybrid"
 
-    def __init__(self, inner: LockstepCommunicator, outer: Communicator) -> None:
+    def __init__(self, inner: LockstepCommunicator, outer: Communicator, members: Sequence[int] = ()) -> None:
         self.inner, self.outer = inner, outer
         self.rank = outer.rank * inner.size + inner.rank
         self.size = outer.size * inner.size
+        # The ranks' numbers among all.
+        self.members = members or range(self.size)
 
     def _allreduce(self, array: Array, op: str) -> Array:
         def combine(arrays: list[Array]) -> Array:
@@ -70,7 +73,9 @@ class HybridCommunicator(Communicator):
         members, group, outer = found[color]
         if outer is None:
             return LockstepCommunicator(group, members.index(self.rank))
-        return HybridCommunicator(LockstepCommunicator(group, self.inner.rank), outer)
+        return HybridCommunicator(
+            LockstepCommunicator(group, self.inner.rank), outer, [self.members[rank] for rank in members]
+        )
 
     def _groups(self, pairs: list[tuple[int | None, int]]) -> dict[int, Place]:
         """For each color in which this process has part its members, their meeting place here, and the outer communicator, if any."""
@@ -89,7 +94,7 @@ class HybridCommunicator(Communicator):
                 )
             if here in processes:
                 inside = [self.inner.group.members[r % per_process] for r in members if r // per_process == here]
-                name = group_name(members, self.inner.calls)
+                name = group_name([self.members[rank] for rank in members], self.inner.calls)
                 found[color] = (members, LockstepGroup(inside, self.inner.group.world, name))
                 whole = color if len(processes) > 1 else whole
         outer = self.outer.split(whole)
