@@ -209,5 +209,5 @@ def simulate(
         clock.resumed = time.perf_counter() if measured else None
         return ClockCommunicator(comm, clock, link, chosen, arrivals, range(ranks))
 
-    results = run(fn, ranks, args, kwargs, view=view)
+    results = run(lambda comm: fn(comm, *args, **(kwargs or {})), ranks, view=view)
     return Elapsed([c.now for c in clocks], [dict(c.talked) for c in clocks], [c.waited for c in clocks], results)

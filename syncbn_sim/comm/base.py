@@ -1,4 +1,4 @@
-"""The communicator protocol: what a rank can say. Names are mpi4py's; collectives return new arrays."""
+"""The communicator protocol: what a rank can say. Names are mpi4py's; collectives return new arrays, where not told otherwise."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Communicator(ABC):
     Attributes:
         rank: number of this rank, 0 <= rank < size.
         size: number of ranks.
-        backend: what a rank is: "serial", "threads", "mpi".
+        backend: what a rank is: "serial", "threads", "lockstep", "mpi", "hybrid".
         layers: how many layers have been given this communicator so far, by which their calls are told apart.
     """
 

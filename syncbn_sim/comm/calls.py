@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..arrays import Array
-from ..errors import CollectiveMismatchError, CommunicatorError, LaunchError
+from ..errors import CollectiveMismatchError, CommunicatorError, DeadlockError, LaunchError, RankAbortedError
 
 # A call before anybody needs it in words: ("allreduce", op, dtype, shape, "by SyncBatchNorm 2"), ("recv", source, tag), ...
 Asked = tuple[Any, ...]
@@ -32,7 +32,7 @@ class Call:
     Attributes:
         op: "allreduce", "recv", ...
         detail: what all ranks must agree on: reduction, shape and dtype, or root.
-        number: this rank's how-manieth collective on the communicator, from 1.
+        number: this rank's how-manieth collective on the communicator, from 1; of a recv, which is not counted, that of the last one.
         where: the code lines it came from (they may differ between ranks).
         group: the ranks of the communicator, where it is not that of all.
     """
@@ -70,13 +70,14 @@ class Speaker:
     """Puts a name to the sums asked for inside `with`."""
 
     def __init__(self, name: str) -> None:
-        self.name = f"by {name}"
+        self.name, self.before = f"by {name}", ""
 
     def __enter__(self) -> None:
+        self.before = speaker.get()
         speaker.set(self.name)
 
     def __exit__(self, *error: object) -> None:
-        speaker.set("")
+        speaker.set(self.before)
 
 
 def on_rank(error: BaseException, rank: int, size: int) -> BaseException:
@@ -90,6 +91,16 @@ def on_rank(error: BaseException, rank: int, size: int) -> BaseException:
         )
     error.add_note(f"This happened on rank {rank} of {size}.")
     return error
+
+
+def stopped(rank: int | None, error: BaseException) -> RankAbortedError:
+    """What stops the other ranks after an error, on a rank or (None) on several."""
+    return RankAbortedError(
+        "this rank was stopped",
+        got=f"{type(error).__name__} on {'a rank' if rank is None else f'rank {rank}'}",
+        expected="all ranks to go on",
+        do="Read that rank's traceback.",
+    )
 
 
 def not_its_own(rank: int, user: str) -> CommunicatorError:
@@ -138,7 +149,7 @@ def _home(file: str) -> int:
 def code_lines(frame: FrameType | None = None) -> str:
     """The caller's line, and the line inside this package that it went through.
 
-    For example "script.py:12, in main < sync_batch_norm.py:40, in forward".
+    For example "script.py:12, in main < sync_batch_norm.py:40, in sum_forward".
 
     Args:
         frame: where to start; default: the caller's own stack.
@@ -167,6 +178,19 @@ def mismatch(calls: dict[int, Call], name: Callable[[int], str] = rank_name) -> 
         expected="the same call on every rank",
         do="Every rank, even one without data, must make the same collectives in the same order: "
         "look for a skipped layer or a branch on the rank.\n" + "\n".join(lines),
+    )
+
+
+def stuck(calls: dict[int, Call]) -> CommunicatorError:
+    """The error where every rank waits or has returned: a message that does not come, or a mismatch."""
+    if not any(call.op == "recv" for call in calls.values()):
+        return mismatch(calls)
+    lines = "\n".join(f"  rank {r}: {call}" for r, call in sorted(calls.items()))
+    return DeadlockError(
+        "every rank waits",
+        got="nobody to go on",
+        expected="a rank that can",
+        do=f"Look for a recv whose send is missing or has another tag.\n{lines}",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -11,7 +12,10 @@ from ..arrays import Array
 from ..errors import ArgumentError, CommunicatorError
 from .base import Communicator, group_members, reduce_in_rank_order
 from .calls import group_name, speaker
-from .lockstep import Group, LockstepCommunicator
+from .lockstep import LockstepCommunicator, LockstepGroup
+
+# A group's ranks, their meeting place in this process, and, of whole processes, the communicator of these.
+Place = tuple[list[int], LockstepGroup, Communicator | None]
 
 
 class HybridCommunicator(Communicator):
@@ -23,10 +27,12 @@ class HybridCommunicator(Communicator):
 
     backend = "hybrid"
 
-    def __init__(self, inner: LockstepCommunicator, outer: Communicator) -> None:
+    def __init__(self, inner: LockstepCommunicator, outer: Communicator, members: Sequence[int] = ()) -> None:
         self.inner, self.outer = inner, outer
         self.rank = outer.rank * inner.size + inner.rank
         self.size = outer.size * inner.size
+        # The ranks' numbers among all.
+        self.members = members or range(self.size)
 
     def _allreduce(self, array: Array, op: str) -> Array:
         def combine(arrays: list[Array]) -> Array:
@@ -56,7 +62,7 @@ class HybridCommunicator(Communicator):
     def _split(self, color: int | None, key: int) -> Communicator | None:
         """Groups inside a process become lockstep groups; groups of whole processes stay hybrid."""
 
-        def combine(mine: list[tuple[int | None, int]]) -> dict[int, tuple[list[int], Any]]:
+        def combine(mine: list[tuple[int | None, int]]) -> dict[int, Place]:
             table = np.array([(-1 if c is None else c, k) for c, k in mine])
             pairs = [(None if c < 0 else int(c), int(k)) for c, k in np.concatenate(self.outer.allgather(table))]
             return self._groups(pairs)
@@ -64,37 +70,35 @@ class HybridCommunicator(Communicator):
         found = self.inner.meet(("split",), (color, key), combine)
         if color is None:
             return None
-        members, place = found[color]
-        if isinstance(place, Group):
-            return LockstepCommunicator(place, members.index(self.rank))
-        return HybridCommunicator(self.inner, place)
+        members, group, outer = found[color]
+        if outer is None:
+            return LockstepCommunicator(group, members.index(self.rank))
+        return HybridCommunicator(
+            LockstepCommunicator(group, self.inner.rank), outer, [self.members[rank] for rank in members]
+        )
 
-    def _groups(self, pairs: list[tuple[int | None, int]]) -> dict[int, tuple[list[int], Any]]:
-        """For each color its members and, where this process has part in it, the lockstep group or the outer communicator."""
+    def _groups(self, pairs: list[tuple[int | None, int]]) -> dict[int, Place]:
+        """For each color in which this process has part its members, their meeting place here, and the outer communicator, if any."""
         per_process, here = self.inner.size, self.outer.rank
-        found: dict[int, tuple[list[int], Any]] = {}
+        found: dict[int, tuple[list[int], LockstepGroup]] = {}
         whole: int | None = None
         for color in sorted({c for c, _ in pairs if c is not None}):
             members = group_members(pairs, color)
             processes = {rank // per_process for rank in members}
-            if len(processes) == 1:
-                if here in processes:
-                    world_ranks = [self.inner.group.members[rank % per_process] for rank in members]
-                    world = self.inner.group.world
-                    name = group_name(members, world.calls[world_ranks[0]])
-                    found[color] = (members, Group(world_ranks, world, name))
-            elif len(members) == per_process * len(processes) and members == sorted(members):
-                found[color] = (members, None)
-                whole = color if here in processes else whole
-            else:
+            if len(processes) > 1 and (len(members) < per_process * len(processes) or members != sorted(members)):
                 raise ArgumentError(
                     "split",
                     got=f"color {color} on ranks {members}",
                     expected=f"groups inside one process ({per_process} ranks each), or of whole processes in rank order",
                     do="Choose colors such as rank // ranks_per_process.",
                 )
+            if here in processes:
+                inside = [self.inner.group.members[r % per_process] for r in members if r // per_process == here]
+                name = group_name([self.members[rank] for rank in members], self.inner.calls)
+                found[color] = (members, LockstepGroup(inside, self.inner.group.world, name))
+                whole = color if len(processes) > 1 else whole
         outer = self.outer.split(whole)
-        return {color: (members, place or outer) for color, (members, place) in found.items()}
+        return {color: (*place, outer if color == whole else None) for color, place in found.items()}
 
     def _send(self, array: Array, dest: int, tag: int) -> None:
         self._refuse()

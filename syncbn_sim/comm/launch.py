@@ -19,7 +19,7 @@ Backend = Callable[[Callable[[Communicator], Any], int | None, bool], list[Any] 
 BACKENDS: dict[str, Backend] = {
     "serial": serial.run,
     "threads": threads.run,
-    "lockstep": lambda body, ranks, checked: lockstep.run(body, ranks or 1),
+    "lockstep": lockstep.run,
     "mpi": run_mpi,
     "hybrid": partial(run_mpi, several=True),
 }

@@ -7,9 +7,8 @@ moment nobody can go on. Sums are formed in rank order, so results are bit for b
 from __future__ import annotations
 
 import contextvars
-import copy
-from collections import defaultdict, deque
-from collections.abc import Callable, Mapping, Sequence
+from collections import deque
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -17,9 +16,10 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from ..arrays import Array
-from ..errors import CommunicatorError, DeadlockError, MissingDependencyError, RankAbortedError
-from .base import REDUCIBLE, REDUCTIONS, Communicator, group_members, reduce_in_rank_order
-from .calls import Asked, Call, finished, group_name, in_words, mismatch, not_its_own, on_rank, speaker
+from ..errors import CommunicatorError, MissingDependencyError
+from .base import REDUCIBLE, REDUCTIONS, Communicator
+from .calls import Asked, Call, finished, not_its_own, on_rank, stopped, stuck
+from .meeting import Group, MeetingCommunicator
 
 if TYPE_CHECKING:
     from greenlet import greenlet
@@ -47,47 +47,39 @@ class Message:
 
 
 class World:
-    """The ranks, whose turn it is, and what each one waits in."""
+    """The ranks, whose turn it is, and in which communicator each one waits."""
 
     def __init__(self, size: int, observer: Observer | None) -> None:
         self.hub: greenlet
         self.tasks: list[greenlet] = []
         self.awake: deque[greenlet] = deque()
-        self.asked: list[Asked | None] = [None] * size
-        self.calls = [0] * size
+        # Where each rank waits, or has waited last: None before that, and once a message has woken it.
+        self.waiting: list[LockstepCommunicator | None] = [None] * size
+        self.returned: dict[int, Call] = {}
+        # Who has met in different calls.
+        self.disagreed: list[int] = []
         # Their numbers among all ranks, if other processes have some too.
-        self.names = list(range(size))
+        self.global_ranks = list(range(size))
         self.running: int | None = None
-        self.failure: BaseException | None = None
+        self.failure: tuple[int | None, BaseException] | None = None
         self.observer, self.said = observer, 0
 
     def refuse(self, rank: int) -> NoReturn:
         """Raises the error for a call on the communicator of a rank that is not running."""
-        raise not_its_own(self.names[rank], "" if self.running is None else f"rank {self.names[self.running]}")
+        raise not_its_own(
+            self.global_ranks[rank], "" if self.running is None else f"rank {self.global_ranks[self.running]}"
+        )
 
     def sleep(self, rank: int) -> None:
         """Lets the next rank that is awake run; returns when this one has been woken, and its turn has come."""
         (self.awake.popleft() if self.awake else self.hub).switch()
         self.running = rank
 
-    def call_of(self, rank: int) -> Call:
-        """What a rank waits in, in words."""
-        asked = self.asked[rank]
-        if asked is None:
-            return finished(self.calls[rank] + 1)
-        frame = self.tasks[rank].gr_frame
-        caller = frame and frame.f_back  # of sleep()
-        group = caller.f_locals["self"].group.name if caller else ""
-        return in_words(asked, self.calls[rank], frame, group)
-
     def stuck(self) -> CommunicatorError:
         """Why nobody can run."""
-        calls = {self.names[rank]: self.call_of(rank) for rank in range(len(self.tasks))}
-        if any(call.op == "recv" for call in calls.values()):
-            lines = "".join(f"\n  rank {r}: {call}" for r, call in calls.items())
-            do = f"Look for a recv whose send is missing or has another tag.{lines}"
-            return DeadlockError("every rank waits", got="nobody to go on", expected="a rank that can", do=do)
-        return mismatch(calls)
+        waiting = {comm.world_rank: comm.call(self.tasks[comm.world_rank].gr_frame) for comm in self.waiting if comm}
+        calls = waiting | self.returned
+        return stuck({self.global_ranks[rank]: calls[rank] for rank in self.disagreed or calls})
 
     def tell(self, op: str, source: int, dest: int | None, payload: Any) -> None:
         """Shows the observer what is being said."""
@@ -97,32 +89,26 @@ class World:
             self.said += 1
 
 
-class Group:
-    """One communicator's meeting place."""
+class LockstepGroup(Group):
+    """Lockstep ranks' meeting place: what each has brought, how many have come, and whether all mean what the first has asked for."""
 
     def __init__(self, members: list[int], world: World, name: str = "") -> None:
-        self.members, self.world, self.name = members, world, name
+        super().__init__(members, world, name)
         self.slots: list[Any] = [None] * len(members)
         self.arrived = 0
-        self.asked: Asked = ()
+        self.first_asked: Asked = ()
         self.agreed = True
-        self.result: Any = None
-        self.error: Exception | None = None
-        self.mail: dict[tuple[int, int, int], deque[Array]] = defaultdict(deque)
 
 
-class LockstepCommunicator(Communicator):
+class LockstepCommunicator(MeetingCommunicator):
     """One greenlet's view of a group of them."""
 
     backend = "lockstep"
-
-    def __init__(self, group: Group, rank: int) -> None:
-        self.group, self._world = group, group.world
-        self.rank, self.size = rank, len(group.members)
-        self._world_rank = group.members[rank]
+    _world: World
+    group: LockstepGroup
 
     def allreduce(self, array: object, op: str = "sum", out: Array | None = None) -> Array:
-        """As `Communicator.allreduce`; an array that needs no preparation takes the short way, 1 us per rank."""
+        """As `Communicator.allreduce`; an array that needs no preparation takes the short way past it."""
         if type(array) is np.ndarray and array.dtype in REDUCIBLE and op in REDUCTIONS:
             if out is None:
                 return self._allreduce(array, op)
@@ -132,109 +118,73 @@ class LockstepCommunicator(Communicator):
         return super().allreduce(array, op, out)
 
     def meet(self, asked: Asked, payload: Any, combine: Callable[[list[Any]], Any]) -> Any:
-        """All ranks bring a payload; the last one combines them in rank order; all leave with the result."""
-        group, world = self.group, self._world
-        me = self._world_rank
+        """All ranks bring a payload; the last one combines them in rank order; all leave with the result, or the error."""
+        group, world, me = self.group, self._world, self.world_rank
         if me != world.running:
             world.refuse(me)
-        world.asked[me] = asked
-        world.calls[me] += 1
+        world.waiting[me] = self
+        self.asked = asked
+        self.calls += 1
         if world.observer:
             world.tell(asked[0], me, None, payload)
         if group.arrived == 0:
-            group.asked, group.agreed = asked, True
-        elif asked != group.asked:
+            group.first_asked, group.agreed = asked, True
+        elif asked != group.first_asked:
             group.agreed = False
         group.slots[self.rank] = payload
         group.arrived += 1
-        if group.arrived == self.size and group.agreed:
-            group.arrived, group.error = 0, None
-            try:
-                group.result = combine(group.slots)
-            except Exception as error:  # raised on every rank, as if each had combined by itself
-                group.error = error
-            world.awake.extend([world.tasks[member] for member in group.members])
-        world.sleep(me)  # without agreement nobody wakes this group again, and the hub tells why
+        if group.arrived == self.size:
+            if group.agreed:
+                group.conclude(combine, group.slots)
+                group.slots, group.arrived = [None] * self.size, 0
+                world.awake.extend([world.tasks[member] for member in group.members])
+            else:
+                # Nobody goes on, and the hub tells why.
+                world.disagreed = group.members
+                world.awake.clear()
+        # The last one too: it queues behind the others.
+        world.sleep(me)
         if group.error is not None:
             raise group.error
         return group.result
 
-    def _allreduce(self, array: Array, op: str) -> Array:
-        return self._total(array, op).copy()
-
-    def _allreduce_into(self, array: Array, op: str, out: Array) -> None:
-        out[...] = self._total(array, op)
-
-    def _total(self, array: Array, op: str) -> Array:
-        asked = ("allreduce", op, array.dtype, array.shape, speaker.get())
-        total: Array = self.meet(asked, array, lambda arrays: reduce_in_rank_order(arrays, op))
-        return total
-
-    def _allgather(self, array: Array) -> list[Array]:
-        parts = self.meet(("allgather", array.dtype), array, lambda arrays: [a.copy() for a in arrays])
-        return [part.copy() for part in parts]
-
-    def _bcast(self, value: Any, root: int) -> Any:
-        return copy.deepcopy(self.meet(("bcast", f"root {root}"), value, lambda values: copy.deepcopy(values[root])))
-
-    def _barrier(self) -> None:
-        self.meet(("barrier",), None, lambda _: None)
-
-    def _split(self, color: int | None, key: int) -> Communicator | None:
-        world = self._world
-
-        def groups(colors: list[tuple[int | None, int]]) -> dict[int, tuple[list[int], Group]]:
-            found = {}
-            for c in sorted({c for c, _ in colors if c is not None}):
-                ranks = group_members(colors, c)
-                members = [self.group.members[r] for r in ranks]
-                name = group_name([world.names[m] for m in members], world.calls[self._world_rank])
-                found[c] = (ranks, Group(members, world, name))
-            return found
-
-        by_color = self.meet(("split",), (color, key), groups)
-        if color is None:
-            return None
-        ranks, group = by_color[color]
-        return LockstepCommunicator(group, ranks.index(self.rank))
-
     def _send(self, array: Array, dest: int, tag: int) -> None:
         world, receiver = self._world, self.group.members[dest]
-        if self._world_rank != world.running:
-            world.refuse(self._world_rank)
-        world.tell("send", self._world_rank, receiver, array)
+        if self.world_rank != world.running:
+            world.refuse(self.world_rank)
+        world.tell("send", self.world_rank, receiver, array)
         self.group.mail[self.rank, dest, tag].append(array.copy())
-        if world.asked[receiver] == ("recv", self.rank, tag, id(self.group)):
-            world.asked[receiver] = ("woken",)
+        comm = world.waiting[receiver]
+        if comm is not None and comm.awaits(self.group, self.rank, tag):
+            world.waiting[receiver] = None
             world.awake.append(world.tasks[receiver])
 
     def _recv(self, source: int, tag: int) -> Array:
         world, box = self._world, self.group.mail[source, self.rank, tag]
-        if self._world_rank != world.running:
-            world.refuse(self._world_rank)
+        if self.world_rank != world.running:
+            world.refuse(self.world_rank)
         if not box:
-            world.asked[self._world_rank] = ("recv", source, tag, id(self.group))
-            world.sleep(self._world_rank)
+            self.asked = ("recv", source, tag)
+            world.waiting[self.world_rank] = self
+            world.sleep(self.world_rank)
         return box.popleft()
 
 
 def run(
-    fn: Callable[..., Any],
-    ranks: int,
-    args: Sequence[Any] = (),
-    kwargs: Mapping[str, Any] | None = None,
+    body: Callable[[Any], Any],
+    ranks: int | None,
+    checked: bool = True,
     observer: Observer | None = None,
     view: Callable[[LockstepCommunicator], Communicator] = lambda comm: comm,
 ) -> list[Any]:
-    """Runs fn(comm, *args, **kwargs) on lockstep ranks; what `launch(backend="lockstep")` does, with an observer.
+    """Runs body(comm) on lockstep ranks; what `launch(backend="lockstep")` does, with an observer.
 
     Args:
-        fn: called once per rank.
-        ranks: how many, 1 to thousands.
-        args: further positional arguments.
-        kwargs: further keyword arguments.
+        body: called once per rank.
+        ranks: how many, 1 to thousands; None: one.
+        checked: changes nothing: calls are compared always, since it costs nothing.
         observer: called with each `Message` the moment it is said.
-        view: what to give `fn` in place of a rank's communicator.
+        view: what to give `body` in place of a rank's communicator.
 
     Returns:
         The results by rank.
@@ -243,26 +193,30 @@ def run(
         CollectiveMismatchError, DeadlockError: with every rank's call and code line, the moment nobody can go on.
         MissingDependencyError: greenlet is not installed.
     """
-    world = World(ranks, observer)
-    group = Group(list(range(ranks)), world)
-    results: list[Any] = [None] * ranks
+    size = ranks or 1
+    world = World(size, observer)
+    group = LockstepGroup(list(range(size)), world)
+    results: list[Any] = [None] * size
 
     def rank_main(rank: int) -> None:
-        comm = view(LockstepCommunicator(group, rank))
-        world.names[rank], world.running = comm.rank, rank
+        own = LockstepCommunicator(group, rank)
+        comm = view(own)
+        world.global_ranks[rank], world.running = comm.rank, rank
         try:
-            results[rank] = fn(comm, *args, **(kwargs or {}))
+            results[rank] = body(comm)
         except BaseException as error:
-            world.failure = world.failure or on_rank(error, comm.rank, comm.size)
-        world.asked[rank] = None
+            world.failure = world.failure or (comm.rank, on_rank(error, comm.rank, comm.size))
+        world.returned[rank] = finished(own.calls + 1)
 
-    _take_turns(world, rank_main, ranks)
+    _take_turns(world, rank_main, size)
     world.running = None
     if world.failure is None and not all(task.dead for task in world.tasks):
-        world.failure = world.stuck()
+        world.failure = None, world.stuck()
     if world.failure is not None:
-        _stop(world)
-        raise world.failure
+        # Unwinds the ranks that still wait (a task is true from its start to its end), so that their `finally` and `with` blocks run.
+        for task in filter(None, world.tasks):
+            task.throw(stopped(*world.failure))
+        raise world.failure[1]
     return results
 
 
@@ -286,14 +240,3 @@ def _take_turns(world: World, rank_main: Callable[[int], None], ranks: int) -> N
             task.switch()
     while world.awake and world.failure is None:
         world.awake.popleft().switch()
-
-
-def _stop(world: World) -> None:
-    """Unwinds the ranks that still wait, so that their `finally` and `with` blocks run."""
-    for task in world.tasks:
-        if task and not task.dead:
-            task.throw(
-                RankAbortedError(
-                    "this rank was stopped", got="a failure", expected="all to go on", do="Read that error."
-                )
-            )

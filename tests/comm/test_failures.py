@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -199,6 +200,29 @@ def test_deadlocked_threads_are_named() -> None:
 
     with pytest.raises(DeadlockError, match=r"rank 0: recv from rank 1, tag 3(.|\n)*rank 1: barrier"):
         launch(cross, 2)
+
+
+@pytest.mark.parametrize("backend", ["threads", "lockstep"])
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        (lambda comm: comm.bcast(threading.Lock()), TypeError),
+        (lambda comm: comm.allreduce(np.full(2, 1e308)), FloatingPointError),
+    ],
+)
+def test_what_cannot_be_combined_is_every_rank_s_error(call, error: type[Exception], backend: str) -> None:
+    """Whoever catches it goes on, with all the others; whoever does not is named, once."""
+
+    def catch(comm):
+        with pytest.raises(error):
+            call(comm)
+        return comm.allreduce(np.ones(1))[0]
+
+    with np.errstate(over="raise"):
+        assert launch(catch, 3, backend) == [3, 3, 3]
+        with pytest.raises(error) as caught:
+            launch(call, 3, backend)
+    assert len(caught.value.__notes__) == 1
 
 
 @pytest.mark.parametrize("wrap", [lambda comm: comm, CheckedCommunicator])

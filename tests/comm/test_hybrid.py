@@ -83,3 +83,29 @@ def test_mismatch_inside_a_process_is_named() -> None:
     assert "rank 1" in done.stderr
     assert "barrier" in done.stderr
     assert "allreduce" in done.stderr
+
+
+def test_a_group_of_all_processes_does_not_meet_all_ranks() -> None:
+    """Both ask for the same sum, of other communicators."""
+    body = "import numpy as np; from syncbn_sim.comm import launch\n"
+    body += "def f(comm): [comm.split(0), comm][comm.rank % 2].allreduce(np.ones(2))\nlaunch(f, 4)"
+    done = run_mpi(2, "-c", body)
+    assert done.returncode != 0
+    assert "allreduce sum float64 (2,) (call 1 in the group of rank 0, rank 1, rank 2, rank 3" in done.stderr
+    assert "allreduce sum float64 (2,) (call 2) at" in done.stderr
+
+
+def test_a_group_of_a_group_goes_by_its_ranks_numbers_among_all() -> None:
+    body = """
+from syncbn_sim.comm import launch
+def main(comm):
+    group = comm.split(None if comm.rank < 2 else 0)
+    if group is not None:
+        pair = group.split(group.rank // 2)
+        if comm.rank != 5:
+            pair.barrier()
+launch(main, 6)
+"""
+    done = run_mpi(3, "-c", body)
+    assert done.returncode != 0
+    assert "rank 4: barrier (call 1 in the group of rank 4, rank 5 from the split in call 1) at" in done.stderr

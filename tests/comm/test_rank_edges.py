@@ -15,7 +15,7 @@ from test_failures import CROWDED, PREAMBLE, timed_mpi
 
 from syncbn_sim import nn
 from syncbn_sim.comm import launch
-from syncbn_sim.comm.calls import Call, group_name
+from syncbn_sim.comm.calls import Call, Speaker, group_name, speaker
 from syncbn_sim.comm.mpi.board import _DEPTH, _NOTICE, Board
 from syncbn_sim.errors import CollectiveMismatchError, CommunicatorError, LaunchError, RankAbortedError
 
@@ -94,10 +94,38 @@ def test_mismatch_of_a_group_s_call_and_the_world_s_says_so(backend: str) -> Non
     with pytest.raises(CollectiveMismatchError) as caught:
         launch(differ, 3, backend)
     group = "the group of rank 0, rank 1, rank 2 from the split in call 1"
-    assert f"rank 0: allreduce sum float64 (7,) (call {1 if backend == 'threads' else 2} in {group}) at" in str(
-        caught.value
-    )
+    assert f"rank 0: allreduce sum float64 (7,) (call 1 in {group}) at" in str(caught.value)
     assert "rank 1 (differs): allreduce sum float64 (7,) (call 2) at" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("go_on", "among"),
+    [
+        pytest.param(lambda comm, group: group.allreduce(np.ones(1 + comm.rank)), 2, id="two of one group disagree"),
+        pytest.param(lambda comm, group: None if comm.rank == 1 else group.barrier(), 4, id="one of them has returned"),
+    ],
+)
+def test_backends_tell_a_mismatch_in_the_same_words(go_on, among: int) -> None:
+    """A call goes by its number on its communicator; only who disagrees in a group is listed, and compared."""
+
+    def differ(comm):
+        group = comm.split(comm.rank // 2)
+        for _ in range(comm.rank // 2):
+            group.barrier()
+        comm.barrier()
+        pair = comm.split(comm.rank // 2)
+        pair.barrier()
+        go_on(comm, pair) if comm.rank < 2 else comm.recv(comm.rank, 5) if among == 2 else comm.barrier()
+
+    said = {}
+    for backend in ("threads", "lockstep"):
+        with pytest.raises(CollectiveMismatchError) as caught:
+            launch(differ, 4, backend)
+        said[backend] = str(caught.value)
+    assert said["threads"] == said["lockstep"]
+    assert said["threads"].count("\n  rank") == among
+    assert "(call 2 in the group of rank 0, rank 1 from the split in call 3) at" in said["threads"]
+    assert said["threads"].count("(differs)") == among // 2
 
 
 def test_a_large_group_is_named_in_part() -> None:
@@ -400,6 +428,14 @@ def test_a_layer_leaves_its_name_on_no_later_call(backend: str) -> None:
     assert launch(main, 2, backend) == [2, 2]
 
 
+def test_a_name_inside_another_gives_it_back() -> None:
+    with Speaker("outer"):
+        with Speaker("inner"):
+            assert speaker.get() == "by inner"
+        assert speaker.get() == "by outer"
+    assert speaker.get() == ""
+
+
 def test_converted_layers_have_an_order_too() -> None:
     def main(comm):
         model = nn.convert_sync_batchnorm(nn.Sequential(nn.BatchNorm(3), nn.BatchNorm(3)), comm)
@@ -424,7 +460,7 @@ def test_converted_layers_have_an_order_too() -> None:
         ),
         pytest.param(
             "group = comm.split(comm.rank // 2)\n    if comm.rank != 3: group.barrier()",
-            ["rank 2: barrier (call 2 in the group of rank 2, rank 3 from the split in call 1)"],
+            ["rank 2: barrier (call 1 in the group of rank 2, rank 3 from the split in call 1)"],
             id="group",
         ),
     ],
@@ -440,11 +476,18 @@ def test_rank_stopped_by_another_s_error_does_not_hide_it() -> None:
     def main(comm):
         if comm.rank == 2:
             raise ZeroDivisionError("first")
-        comm.barrier()
+        try:
+            comm.barrier()
+        except RankAbortedError as error:
+            told.append(str(error))
+            raise
 
     for backend in ("threads", "lockstep"):
+        told: list[str] = []
         started = time.monotonic()
         with pytest.raises(ZeroDivisionError, match="first") as caught:
             launch(main, 4, backend)
         assert not isinstance(caught.value, RankAbortedError)
+        assert len(told) >= 2
+        assert all("got ZeroDivisionError on rank 2" in text for text in told)
         assert time.monotonic() - started < 5

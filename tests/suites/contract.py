@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import time
+import weakref
 
 import numpy as np
 import pytest
@@ -248,6 +249,16 @@ def check_messages_are_told_apart(comm: Communicator) -> None:
     if comm.rank == 2:
         comm.send(np.zeros(1), 1)
         comm.send(np.zeros(1), 1)
+
+
+def check_a_call_keeps_nothing_of_what_it_was_given(comm: Communicator) -> None:
+    """Whoever lets an array go after a call has its memory back, before any further call."""
+    for call in (comm.allreduce, comm.allgather, comm.bcast):
+        mine = np.full(3, comm.rank)
+        kept = weakref.ref(mine)
+        call(mine)
+        del mine
+        assert kept() is None
 
 
 def check_deepcopy_is_itself(comm: Communicator) -> None:
