@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 from typing import Any, ClassVar
 
-from ..comm.base import Communicator
+from ..comm.base import Communicator, check_communicator
 from ..comm.calls import Speaker
 from ..comm.serial import SerialCommunicator
 
@@ -27,7 +27,7 @@ class Talker:
 
     def __init__(self, *args: Any, comm: Communicator | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.comm = comm or SerialCommunicator()
+        self.comm = SerialCommunicator() if comm is None else comm
 
     def __init_subclass__(cls) -> None:
         """Lets help() show the layer's arguments, which are written down once, where the layer is."""
@@ -45,6 +45,7 @@ class Talker:
 
     @comm.setter
     def comm(self, comm: Communicator) -> None:
+        check_communicator(comm)
         comm.layers += 1
         self._comm, self.speaks = comm, Speaker(f"{type(self).__name__} {comm.layers}")
 
