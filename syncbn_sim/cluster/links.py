@@ -32,6 +32,16 @@ class Link:
     schedules: tuple[str, ...] = ()
     measured_to: int = 0
 
+    def __post_init__(self) -> None:
+        for name in ("alpha", "beta", "base"):
+            if not 0 <= getattr(self, name) < np.inf:
+                raise ArgumentError(
+                    name,
+                    got=getattr(self, name),
+                    expected="a finite number of seconds, 0 or more",
+                    do="A microsecond is 1e-6; beta is 1 / bytes per second.",
+                )
+
     def seconds(self, size: float) -> float:
         """alpha + n beta for a message of n bytes."""
         return self.alpha + size * self.beta
