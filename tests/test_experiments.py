@@ -177,6 +177,18 @@ def test_a_file_may_have_helpers_beside_it(files: Path, tmp_path_factory: pytest
     )
 
 
+def test_commands_in_the_help_can_be_typed(
+    files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (files / "my own.py").write_text(CODE)
+    monkeypatch.setattr(sys, "argv", ["syncbn-sim", "run", "my own.py", "--help"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    told = capsys.readouterr().out
+    assert "mpirun -n 8 syncbn-sim run 'my own.py'  " in told
+    assert "run my own.py" not in told
+
+
 @pytest.mark.parametrize("broken", ["def f(:", "import sys; sys.exit(4)", "EXPERIMENT = 3", CODE])
 def test_one_broken_file_leaves_the_others_alone(broken: str, house: Path) -> None:
     path = house / "syncbn_sim/experiments/broken.py"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 
 import tyro
@@ -19,7 +20,7 @@ def main() -> None:
     with errors_told("syncbn-sim"):
         match sys.argv[1:]:
             case ["run", name, *arguments] if not name.startswith("-"):
-                run_experiment(find(name), arguments, f"syncbn-sim run {name}")
+                run_experiment(find(name), arguments, f"syncbn-sim run {shlex.quote(name)}")
             case arguments:
                 with one_voice():
                     tyro.extras.subcommand_cli_from_dict(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -38,7 +39,7 @@ def run(name: Annotated[str, tyro.conf.arg(metavar="NAME")], /) -> None:
     Args:
         name: of `syncbn-sim list`, or a .py file of your own.
     """
-    run_experiment(find(name), [], f"syncbn-sim run {name}")
+    run_experiment(find(name), [], f"syncbn-sim run {shlex.quote(name)}")
 
 
 def run_experiment(experiment: Experiment[Any, Any], arguments: list[str], command: str) -> None:
