@@ -8,6 +8,8 @@ from typing import Any, ClassVar
 from ..comm.base import Communicator, check_communicator
 from ..comm.calls import Speaker
 from ..comm.serial import SerialCommunicator
+from ..errors import ArgumentError
+from .module import Module
 
 
 class Talker:
@@ -30,8 +32,16 @@ class Talker:
         self.comm = SerialCommunicator() if comm is None else comm
 
     def __init_subclass__(cls) -> None:
-        """Lets help() show the layer's arguments, which are written down once, where the layer is."""
+        """Lets help() show the layer's arguments, which are written down once, where the layer is; refuses to stand behind it."""
         super().__init_subclass__()
+        order = cls.__mro__
+        if Module in order and order.index(Module) < order.index(Talker):
+            raise ArgumentError(
+                f"class {cls.__name__}",
+                got="the layer before SharedSums, whose sums over the ranks would never be asked",
+                expected="SharedSums first",
+                do=f"Write class {cls.__name__}(nn.SharedSums, ...).",
+            )
         cls.__signature__ = None
         if cls.__init__ is Talker.__init__:
             _, *arguments = inspect.signature(super().__init__).parameters.values()
