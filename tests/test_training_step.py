@@ -240,6 +240,23 @@ def test_a_rate_is_the_schedule_s_only_while_it_steps() -> None:
     assert optimizer.lr == 0.5
 
 
+def test_a_gradient_that_adjust_has_kept_stays() -> None:
+    x, y = RNG.normal(size=(8, 3)), RNG.integers(0, 2, 8)
+    model, kept, then = small_net(), [], []
+
+    def adjust(gradient):
+        kept.append(gradient)
+        then.append(gradient.copy())
+        return gradient
+
+    optimizer = optim.SGD(model.parameters(), 0.5)
+    list(
+        train.fit(model, nn.CrossEntropyLoss(), optimizer, SerialCommunicator(), x, y, [np.arange(8)] * 3, None, adjust)
+    )
+    assert not np.array_equal(then[0], then[2])
+    np.testing.assert_array_equal(kept, then)
+
+
 @pytest.mark.parametrize("wrong", [lambda g: 0.5, lambda g: g[:1], lambda g: g[None], lambda g: True, lambda g: g[:3]])
 def test_a_gradient_of_another_shape_is_no_gradient(wrong) -> None:
     model = small_net()

@@ -62,7 +62,7 @@ def step(
     if count == 0:
         model.zero_grad()
         return float("nan")
-    chosen = gradient if adjust is None else adjust(gradient)
+    chosen = gradient if adjust is None else adjust(gradient.copy())  # which may be kept; the buffer is filled anew
     if chosen is None:
         model.zero_grad()
     else:
