@@ -39,7 +39,8 @@ def step(
         x: this rank's rows.
         y: their labels.
         weights: their frequency weights.
-        adjust: told the gradient of the mean loss by all parameters, flat, float64 and equal on every rank; returns the one to step
+        adjust: told the gradient of the mean loss by all parameters, flat, float64 and equal on every rank; returns, the same on every
+            rank or the replicas part, the one to step
             with, or None to leave this step out. For clipping: `lambda g: g / max(1, np.linalg.norm(g))`; for loss scaling.
 
     Returns:
