@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 
 import tyro
@@ -20,7 +21,7 @@ def main() -> None:
     with errors_told("syncbn-sim"):
         match sys.argv[1:]:
             case ["run", name, *arguments] if not name.startswith("-"):
-                run_experiment(find(name), arguments, f"syncbn-sim run {name}")
+                run_experiment(find(name), arguments, f"syncbn-sim run {shlex.quote(name)}")
             case arguments if world_rank() == 0:  # what has no ranks is done once, under mpirun too
                 tyro.extras.subcommand_cli_from_dict(
                     {

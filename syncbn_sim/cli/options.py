@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
-from typing import Any, Generic, Literal, TypeVar
+from typing import Any, Generic, Literal, TypeVar, get_args, get_origin
 
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
@@ -18,6 +18,7 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 from ..comm.mpi.start import world_rank
 from ..errors import ArgumentError, SyncBNError
 from ..experiments import Experiment
+from ..report.files import config_toml
 
 C = TypeVar("C")
 COMMAS = ConstructorRegistry()
@@ -45,16 +46,23 @@ class Options(Generic[C]):
 
 
 @COMMAS.primitive_rule
-def _separated_by_commas(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[tuple[str, ...]] | None:
-    """Several names: `a,b` as well as `a b`."""
-    if info.type != tuple[str, ...]:
+def _separated_by_commas(info: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[tuple[Any, ...]] | None:
+    """Several names or numbers: `a,b` as well as `a b`."""
+    kinds = get_args(info.type) if get_origin(info.type) is tuple else ()
+    if not kinds or not {*kinds} <= {str, int, float, Ellipsis}:
         return None
+    endless = kinds[-1] is Ellipsis
+
+    def read(given: list[str]) -> tuple[Any, ...]:
+        texts = [text for part in given for text in part.split(",") if text]
+        return tuple(kind(text) for kind, text in zip(kinds[:1] * len(texts) if endless else kinds, texts, strict=True))
+
     return PrimitiveConstructorSpec(
         nargs="*",
-        metavar="STR,...",
-        instance_from_str=lambda given: tuple(name for part in given for name in part.split(",") if name),
+        metavar=f"{kinds[0].__name__.upper()},..." if endless else ",".join(kind.__name__.upper() for kind in kinds),
+        instance_from_str=read,
         is_instance=lambda value: isinstance(value, tuple),
-        str_from_instance=lambda names: [",".join(names)],
+        str_from_instance=lambda values: [",".join(map(str, values))],
     )
 
 
@@ -74,14 +82,14 @@ def read_options(experiment: Experiment[C, Any], arguments: list[str], command: 
         raise ArgumentError(
             "options", got=", ".join(clash), expected="names that are not the runner's", do="Rename them in Config."
         )
-    start = experiment.default if experiment.default is not None else experiment.Config()
+    start = _start(experiment)
     unchecked: Any = _unchecked(experiment.Config)
     kind: Any = Options
     default = kind(_same(unchecked, start))
     finder = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
-    finder.add_argument("--config")
+    finder.add_argument("--config", nargs="?")  # without one it is tyro that complains
     file = finder.parse_known_args(arguments)[0].config
-    from_file = _options_in(file, flat(default)) if file else []
+    from_file = _options_in(file, flat(default)) if file is not None else []
     parsed = tyro.cli(
         kind[unchecked],
         args=[*from_file, *arguments],
@@ -93,6 +101,22 @@ def read_options(experiment: Experiment[C, Any], arguments: list[str], command: 
         registry=COMMAS,
     )
     return _same(Options, parsed, experiment=_same(experiment.Config, parsed.experiment))
+
+
+def as_toml(experiment: Experiment[C, Any], options: Options[C]) -> str:
+    """The options as `config.toml` has them, to be read again.
+
+    Raises:
+        ArgumentError: an option of a kind that TOML has not.
+    """
+    start = flat(_start(experiment))
+    found = {name: value for name, value in flat(options).items() if name not in ("json", "out", "config")}
+    # Where None is not what it is anyway, it is said as on the command line.
+    return config_toml({n: "None" if v is None and start.get(n) is not None else v for n, v in found.items()})
+
+
+def _start(experiment: Experiment[C, Any]) -> C:
+    return experiment.default if experiment.default is not None else experiment.Config()
 
 
 def flat(options: Any) -> dict[str, Any]:
@@ -116,7 +140,7 @@ def _same(kind: Any, options: Any, **change: Any) -> Any:
 def _options_in(file: str, default: dict[str, Any]) -> list[str]:
     """A TOML file's options, spelled as on the command line, so that they meet the same checks."""
     try:
-        values = tomllib.loads(Path(file).read_text())
+        values = tomllib.loads(Path(file).read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ArgumentError(
             "--config",
@@ -124,6 +148,13 @@ def _options_in(file: str, default: dict[str, Any]) -> list[str]:
             expected="a readable TOML file",
             do="Start from a config.toml in runs/.",
         ) from error
+    if strange := sorted({name for name in values if name.replace("-", "_") not in default.keys() - {"config"}}):
+        raise ArgumentError(
+            "--config",
+            got=f"{file} with {', '.join(strange)}",
+            expected=f"options of this experiment: {', '.join(default.keys() - {'config'})}",
+            do="Is it another experiment's file?",
+        )
     return [_spelled(name, value, default.get(name), file) for name, value in values.items()]
 
 

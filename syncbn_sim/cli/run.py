@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -11,13 +12,15 @@ import tyro
 
 from ..comm import Communicator, launch
 from ..comm.mpi.start import world_size
+from ..errors import ArgumentError
 from ..experiments import Experiment, every, find
-from ..report.files import check_out, config_toml, result_json, write_run
+from ..report.files import check_out, result_json, write_run
 from ..report.progress import SILENT, Progress
-from .options import Options, flat, one_voice, read_options
+from .options import Options, as_toml, one_voice, read_options
 
 C = TypeVar("C")
 R = TypeVar("R")
+T = TypeVar("T")
 WITHOUT_MPI = 8  # ranks where nobody said how many
 
 
@@ -36,7 +39,7 @@ def run(name: Annotated[str, tyro.conf.arg(metavar="NAME")], /) -> None:
     Args:
         name: of `syncbn-sim list`, or a .py file of your own.
     """
-    run_experiment(find(name), [], f"syncbn-sim run {name}")
+    run_experiment(find(name), [], f"syncbn-sim run {shlex.quote(name)}")
 
 
 def run_experiment(experiment: Experiment[Any, Any], arguments: list[str], command: str) -> None:
@@ -44,7 +47,16 @@ def run_experiment(experiment: Experiment[Any, Any], arguments: list[str], comma
     with one_voice():
         options = read_options(experiment, arguments, command)
         parts = experiment.parts(options.experiment)
-    in_one_process = world_size() is None and options.backend in ("auto", "threads", "lockstep")
+        as_toml(experiment, options)  # said now, not after the work
+    world = world_size()
+    if world not in (None, 1) and options.backend in ("serial", "threads", "lockstep"):
+        raise ArgumentError(
+            "--backend",
+            got=f"{options.backend} under mpirun, which has started {world} processes",
+            expected="auto, mpi or hybrid there",
+            do="Each process would run the whole experiment: leave out mpirun, or --backend.",
+        )
+    in_one_process = world is None and options.backend in ("auto", "threads", "lockstep")
     ranks = WITHOUT_MPI if options.ranks is None and in_one_process else options.ranks
     launch(_on_rank, ranks, options.backend, args=(experiment, parts, options))
 
@@ -59,7 +71,8 @@ def _on_rank(comm: Communicator, experiment: Experiment[C, R], parts: Sequence[C
     for part in parts:
         results.append(experiment.run(comm, part, progress))
         if comm.rank == 0:
-            progress.say(experiment.table(results[-1]))
+            result_json(results[-1:])  # what cannot be written is said before the next part
+            progress.say(_made(experiment, "table", results[-1], str))
     if comm.rank == 0:
         _report(experiment, results, replace(options, ranks=comm.size, config=None))
 
@@ -68,16 +81,14 @@ def _report(experiment: Experiment[C, R], results: Sequence[R], options: Options
     """Writes the run's folder, then prints the findings in words (or the JSON)."""
     if options.json:  # first of all: nothing that goes wrong with a figure or a disk must lose it
         print(result_json(results), end="", flush=True)
-    findings = "\n".join(experiment.conclusion(result) for result in results)
+    findings = "\n".join(_made(experiment, "conclusion", result, str) for result in results)
     title = experiment.name if experiment.title is None else experiment.title(options.experiment)
     try:
         files = {
             "result.json": result_json(results).encode(),
-            "curves.png": experiment.figure(results),
+            "curves.png": _made(experiment, "figure", results, bytes),
             "tables.txt": "\n\n".join([*map(experiment.table, results), f"{findings}\n"]).encode(),
-            "config.toml": config_toml(
-                {name: value for name, value in flat(options).items() if name not in ("json", "out")}
-            ).encode(),
+            "config.toml": as_toml(experiment, options).encode(),
         }
         folder = write_run(Path(options.out), title, files)
         if not options.json:
@@ -85,3 +96,16 @@ def _report(experiment: Experiment[C, R], results: Sequence[R], options: Options
     finally:
         if not options.json:
             print(findings, flush=True)
+
+
+def _made(experiment: Experiment[Any, Any], function: str, argument: Any, kind: type[T]) -> T:
+    """What the experiment's table, figure or conclusion returns, which must be of this kind."""
+    made = getattr(experiment, function)(argument)
+    if not isinstance(made, kind):
+        raise ArgumentError(
+            f"{experiment.name}.{function}",
+            got=f"a {type(made).__name__}",
+            expected=f"a {kind.__name__}",
+            do=f"Let {function} return one{', as report.plots.png makes it' if kind is bytes else ''}.",
+        )
+    return made

@@ -32,6 +32,16 @@ class Link:
     schedules: tuple[str, ...] = ()
     measured_to: int | None = None
 
+    def __post_init__(self) -> None:
+        for name, value in (("alpha", self.alpha), ("beta", self.beta), ("base", self.base)):
+            if value is not None and not 0 <= value < np.inf:
+                raise ArgumentError(
+                    name,
+                    got=value,
+                    expected="a finite number of seconds, 0 or more",
+                    do="A microsecond is 1e-6; beta is 1 / bytes per second.",
+                )
+
     def seconds(self, size: float) -> float:
         """Computes alpha + n beta, for a message of n bytes."""
         return self.alpha + size * self.beta

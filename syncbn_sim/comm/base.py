@@ -163,6 +163,17 @@ class Communicator(ABC):
     def _recv(self, source: int, tag: int) -> Array: ...
 
 
+def check_communicator(comm: object) -> None:
+    """Raises ArgumentError where something else stands in a communicator's place."""
+    if not isinstance(comm, Communicator):
+        raise ArgumentError(
+            "comm",
+            got=f"a {type(comm).__name__}",
+            expected="a communicator",
+            do="Pass the one that launch() gives its function, or SerialCommunicator() for this rank alone.",
+        )
+
+
 def reduce_in_rank_order(arrays: list[Array], op: str) -> Array:
     """Adds ((a_0 + a_1) + a_2) + ...: one fixed order, so that every backend in this process gives the same bits."""
     result = arrays[0].copy()

@@ -7,7 +7,7 @@ from contextlib import contextmanager, nullcontext
 from functools import partial
 from typing import Any
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, LaunchError
 from . import lockstep, serial, threads
 from .base import Communicator
 from .mpi.run import run as run_mpi
@@ -72,7 +72,15 @@ def launch(
         return fn(comm, *args, **(kwargs or {}))
 
     with _one_blas_thread():
-        return BACKENDS[backend](body, ranks, checked)
+        results = BACKENDS[backend](body, ranks, checked)
+    if results is not None and not (isinstance(results, list) and len(results) == (ranks or len(results))):
+        raise LaunchError(
+            f'backend "{backend}"',
+            got=f"a {type(results).__name__}" + (f" of {len(results)}" if isinstance(results, list) else ""),
+            expected=f"a list of {ranks or 'the'} results, one per rank",
+            do="Its run(body, ranks, checked) must start so many ranks, and return what body(comm) returns on each.",
+        )
+    return results
 
 
 @contextmanager

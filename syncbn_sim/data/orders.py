@@ -42,9 +42,11 @@ def batches(order: Array, rank: int, size: int, rows: int, drop_last: bool = Fal
         drop_last: use only as many rows as fill every batch of every rank; without synchronisation a last batch of one row has no variance.
 
     Raises:
-        ArgumentError: `rows` below 1.
+        ArgumentError: `rows` below 1, or no such rank.
         DataError: not even one full batch per rank to keep.
     """
+    if not 0 <= rank < size:
+        raise ArgumentError("rank", got=f"{rank} of {size}", expected="0 to size - 1", do="Pass comm.rank, comm.size.")
     steps = steps_per_epoch(len(order), size, rows, drop_last)
     if drop_last:
         order = order[: steps * rows * size]
@@ -75,6 +77,8 @@ def epochs(
         seed: the order of pass e is drawn from the generator seeded with [*seed, e].
         drop_last: as for `batches`.
     """
+    if not isinstance(seed, Sequence | np.ndarray) or isinstance(seed, str):
+        raise ArgumentError("seed", got=repr(seed), expected="a sequence of whole numbers", do=f"Write [{seed}].")
     for epoch in range(count):
         yield from batches(order(entity, np.random.default_rng([*seed, epoch])), rank, size, rows, drop_last)
 

@@ -6,11 +6,12 @@ import importlib
 import importlib.util
 import pkgutil
 import sys
+import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Any, Generic, Protocol, TypeVar, cast
 
 from ..comm.base import Communicator
 from ..errors import ArgumentError, unknown
@@ -60,11 +61,43 @@ class Experiment(Generic[C, R]):
     parts: Callable[[C], Sequence[C]] = lambda config: [config]
     title: Callable[[C], str] | None = None
 
+    def __post_init__(self) -> None:
+        """Refuses a name that names no folder, and a Config from which options cannot be read."""
+        if not self.name.isidentifier():
+            raise ArgumentError(
+                "name", got=repr(self.name), expected="letters, digits and _", do="Name it as its file."
+            )
+        if wrong := _wrong_with(self.Config):
+            raise ArgumentError(
+                f"experiment {self.name}",
+                got=wrong,
+                expected="a dataclass, frozen since all ranks share it, with a default for each option",
+                do="Write @dataclass(frozen=True) above Config, and `rows: int = 4` in it.",
+            )
+
+
+def _wrong_with(kind: type) -> str:
+    name = kind.__name__
+    if not is_dataclass(kind):
+        return f"{name}, which is no dataclass"
+    if not cast(Any, kind).__dataclass_params__.frozen:
+        return f"{name}, which is not frozen"
+    bare = [field.name for field in fields(kind) if field.default is MISSING and field.default_factory is MISSING]
+    return f"{', '.join(bare)} without a default" if bare else ""
+
 
 def every() -> dict[str, Experiment[Any, Any]]:
-    """All that stand in this folder, by name. Imports them."""
-    files = {name: importlib.import_module(f"{__package__}.{name}") for name in _files()}
-    return {name: file.EXPERIMENT for name, file in files.items() if hasattr(file, "EXPERIMENT")}
+    """All that stand in this folder, by name. Imports them; warns of one that cannot be imported, and leaves it out."""
+    found = {}
+    for name in _files():
+        try:
+            experiment = _of_folder(name)
+        except (Exception, SystemExit) as error:
+            warnings.warn(f"experiments/{name}.py is left out: {type(error).__name__}: {error}", stacklevel=2)
+            continue
+        if experiment is not None:
+            found[name] = experiment
+    return found
 
 
 def find(name: str) -> Experiment[Any, Any]:
@@ -83,11 +116,23 @@ def find(name: str) -> Experiment[Any, Any]:
                 do="docs/howto/new_experiment.md shows one.",
             )
         return module.EXPERIMENT
-    if name in _files():
-        module = importlib.import_module(f"{__package__}.{name}")
-        if hasattr(module, "EXPERIMENT"):
-            return module.EXPERIMENT
+    experiment = _of_folder(name) if name in _files() else None
+    if experiment is not None:
+        return experiment
     raise unknown("experiment", name, every())
+
+
+def _of_folder(name: str) -> Experiment[Any, Any] | None:
+    """That of a file of this folder; None: the file is a helper."""
+    found = getattr(importlib.import_module(f"{__package__}.{name}"), "EXPERIMENT", None)
+    if found is not None and getattr(found, "name", None) != name:
+        raise ArgumentError(
+            f"EXPERIMENT of {name}.py",
+            got=f"{getattr(found, 'name', found)!r}",
+            expected=f"an Experiment with name={name!r}",
+            do="Name it as its file.",
+        )
+    return found
 
 
 def _files() -> list[str]:
@@ -101,5 +146,7 @@ def _loaded(path: Path) -> ModuleType:
         raise ArgumentError("experiment", got=path, expected="a file that is there", do="Is the path right?")
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module  # where dataclasses and pickle look
+    if (folder := str(path.parent.resolve())) not in sys.path:
+        sys.path.append(folder)  # for the file's helpers; last, so that they stand for nothing else
     spec.loader.exec_module(module)
     return module

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 
 from ..arrays import Array
+from ..errors import ArgumentError
 from .module import Module
 
 
@@ -13,10 +14,23 @@ class ModuleList(Module):
 
     def __init__(self, modules: Iterable[Module] = ()) -> None:
         super().__init__()
-        self.layers = list(modules)
+        self.layers: list[Module] = []
+        for module in modules:
+            self.append(module)
 
     def append(self, module: Module) -> None:
-        """Adds one at the end."""
+        """Adds one at the end.
+
+        Raises:
+            ArgumentError: it is no module.
+        """
+        if not isinstance(module, Module):
+            raise ArgumentError(
+                type(self).__name__,
+                got=repr(module)[:60],
+                expected="modules",
+                do="Sequential(a, b) takes them one by one, ModuleList([a, b]) in a list; a layer of your own derives from nn.Module.",
+            )
         self.layers.append(module)
 
     def named_children(self) -> Iterator[tuple[str, Module]]:

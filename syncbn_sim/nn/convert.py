@@ -5,7 +5,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any, TypeVar, cast
 
-from ..comm.base import Communicator
+from ..comm.base import Communicator, check_communicator
 from ..comm.serial import SerialCommunicator
 from ..errors import ArgumentError
 from .averaged_batch_norm import AveragedBatchNorm
@@ -28,9 +28,10 @@ def convert_sync_batchnorm(model: M, comm: Communicator) -> M:
         The same model.
 
     Raises:
-        ArgumentError: there is an AveragedBatchNorm, which talks already, and wrongly; or a subclass that sums over the batch itself
-            (sum_forward, sum_backward), which would be lost.
+        ArgumentError: comm is no communicator; there is an AveragedBatchNorm, which talks already, and wrongly; or a subclass that sums
+            over the batch itself (sum_forward, sum_backward), which would be lost.
     """
+    check_communicator(comm)
     layers = [(name, m) for name, m in model.named_modules() if isinstance(m, BatchNorm)]
     for name, layer in layers:
         if isinstance(layer, AveragedBatchNorm):
@@ -48,9 +49,10 @@ def convert_sync_batchnorm(model: M, comm: Communicator) -> M:
                     expected="a subclass that leaves the sums to BatchNorm (its own `statistics` may stay)",
                     do="Derive it from SyncBatchNorm instead.",
                 )
-    for _, layer in layers:
-        if not isinstance(layer, SharedSums):
-            layer.__class__ = _synchronised(cast(Any, type(layer)))
+    # All classes first: where one cannot be made, nothing has been converted.
+    kinds = [type(m) if isinstance(m, SharedSums) else _synchronised(cast(Any, type(m))) for _, m in layers]
+    for (_, layer), kind in zip(layers, kinds, strict=True):
+        layer.__class__ = kind
         cast(SyncBatchNorm, layer).comm = comm
     return model
 

@@ -12,7 +12,7 @@ from ..arrays import Array, as_float_array, parameter_dtype
 from ..errors import ArgumentError, ContextError, ShapeError, StateDictError
 from ..workspace import Workspace
 from .masks import Mask, masked
-from .state import entry
+from .state import entry, inside
 
 
 class Parameter:
@@ -58,7 +58,7 @@ class Module:
 
     def __init__(self) -> None:
         self.training = True
-        self._contexts: list[tuple[tuple[int, ...], np.dtype[Any], Mask | None, Any]] = []
+        self._contexts: list[tuple[tuple[int, ...], tuple[int, ...], np.dtype[Any], Mask | None, Any]] = []
         self._keeps_contexts = True
         self._buffers: list[str] = []
         self._workspace = Workspace()
@@ -82,13 +82,21 @@ class Module:
         if weights is not None:
             counts, mask = masked(x, weights, self.channel_axes)
             x = mask.zeroed(x)
-        y, context = self._forward(x, counts)
+        given = self._forward(x, counts)
+        if not (isinstance(given, tuple) and len(given) == 2 and isinstance(given[0], np.ndarray)):
+            raise ArgumentError(
+                f"{type(self).__name__}._forward",
+                got=f"a {type(given).__name__}",
+                expected="(y, context), an array and what _backward needs",
+                do="Return both: `return y, context`, or `return y, None`.",
+            )
+        y, context = given
         if y.dtype is not x.dtype:
             y = y.astype(x.dtype, copy=False)
         if mask:
             y = mask.zeroed(y)
         if self._keeps_contexts:
-            self._contexts.append((y.shape, x.dtype, mask, context))
+            self._contexts.append((x.shape, y.shape, x.dtype, mask, context))
         return y
 
     def backward(self, dy: Array) -> Array:
@@ -106,17 +114,24 @@ class Module:
                 expected="one forward for each backward",
                 do="Call the model first, outside nn.no_backward.",
             )
-        shape, dtype, mask, context = self._contexts.pop()
-        if dy.shape != shape:
+        x_shape, y_shape, dtype, mask, context = self._contexts.pop()
+        if dy.shape != y_shape:
             raise ShapeError(
                 f"{type(self).__name__} dy",
                 got=dy.shape,
-                expected=f"{shape}, the shape of y",
+                expected=f"{y_shape}, the shape of y",
                 do="Pass the gradient of the latest forward pass.",
             )
         if mask:
             dy = mask.zeroed(dy)
         dx = self._backward(dy, context)
+        if np.shape(dx) != x_shape:
+            raise ShapeError(
+                f"{type(self).__name__}._backward",
+                got=f"a {type(dx).__name__} of {np.shape(dx)}",
+                expected=f"an array of {x_shape}, the shape of x",
+                do="Return d loss / d x.",
+            )
         if dx.dtype is not dtype:
             dx = dx.astype(dtype, copy=False)
         return mask.zeroed(dx) if mask else dx
@@ -273,10 +288,8 @@ def _check_nothing_hidden(model: Module) -> None:
     known = {id(each) for module in model.modules() for each in (module, *vars(module).values())}
     for module in model.modules():
         for name, value in vars(module).items():
-            inside = value.values() if isinstance(value, dict) else value
-            if name == "_contexts" or not isinstance(value, (list, tuple, dict)):
-                continue
-            hidden = [each for each in inside if isinstance(each, (Module, Parameter)) and id(each) not in known]
+            held = () if name == "_contexts" else inside(value)
+            hidden = [each for each in held if isinstance(each, (Module, Parameter)) and id(each) not in known]
             if hidden:
                 raise ArgumentError(
                     f"{type(module).__name__}.{name}",

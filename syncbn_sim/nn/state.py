@@ -1,7 +1,8 @@
-"""What a state dict holds: arrays, each of its own shape and kind."""
+"""What a state dict holds: arrays, each of its own shape and kind; and what plain containers hold, which is in none."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -30,3 +31,12 @@ def entry(key: str, given: Any, own: Array) -> Array:
             subject, got=f"shape {array.shape}", expected=str(own.shape), do="Load it into a model of the same sizes."
         )
     return array.reshape(own.shape).astype(own.dtype)
+
+
+def inside(value: object) -> Iterator[object]:
+    """What stands in plain containers, however deep."""
+    if isinstance(value, (list, tuple, dict, set, frozenset)):
+        for each in value.values() if isinstance(value, dict) else value:
+            yield from inside(each)
+    else:
+        yield value

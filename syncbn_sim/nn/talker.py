@@ -5,9 +5,11 @@ from __future__ import annotations
 import inspect
 from typing import Any, ClassVar
 
-from ..comm.base import Communicator
+from ..comm.base import Communicator, check_communicator
 from ..comm.calls import Speaker
 from ..comm.serial import SerialCommunicator
+from ..errors import ArgumentError
+from .module import Module
 
 
 class Talker:
@@ -27,11 +29,19 @@ class Talker:
 
     def __init__(self, *args: Any, comm: Communicator | None = None, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
-        self.comm = comm or SerialCommunicator()
+        self.comm = SerialCommunicator() if comm is None else comm
 
     def __init_subclass__(cls) -> None:
-        """Lets help() show the layer's arguments, which are written down once, where the layer is."""
+        """Lets help() show the layer's arguments, which are written down once, where the layer is; refuses to stand behind it."""
         super().__init_subclass__()
+        order = cls.__mro__
+        if Module in order and order.index(Module) < order.index(Talker):
+            raise ArgumentError(
+                f"class {cls.__name__}",
+                got="the layer before SharedSums, whose sums over the ranks would never be asked",
+                expected="SharedSums first",
+                do=f"Write class {cls.__name__}(nn.SharedSums, ...).",
+            )
         cls.__signature__ = None
         if cls.__init__ is Talker.__init__:
             _, *arguments = inspect.signature(super().__init__).parameters.values()
@@ -45,6 +55,7 @@ class Talker:
 
     @comm.setter
     def comm(self, comm: Communicator) -> None:
+        check_communicator(comm)
         comm.layers += 1
         self._comm, self.speaks = comm, Speaker(f"{type(self).__name__} {comm.layers}")
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ..arrays import Array
-from ..errors import ArgumentError
+from ..errors import ArgumentError, ShapeError
 from ..nn.module import Parameter
 
 
@@ -58,7 +58,19 @@ class Optimizer:
 
         Args:
             gradient: of all parameters, flat, in their order; default: the parameters' own.
+
+        Raises:
+            ShapeError: a gradient of another shape.
         """
+        if (
+            gradient is not None and np.shape(gradient) != self._value.shape
+        ):  # a number would be spread over all of them
+            raise ShapeError(
+                "gradient",
+                got=f"shape {np.shape(gradient)}",
+                expected=f"{self._value.shape}, a number for each weight",
+                do="adjust= returns the gradient it was told, changed: not the factor by which.",
+            )
         self.steps += 1
         self._adopt()
         self._gradient[...] = self.pack_gradients() if gradient is None else gradient

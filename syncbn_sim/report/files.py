@@ -13,12 +13,24 @@ from typing import Any
 
 import numpy as np
 
-from ..errors import DataError
+from ..errors import ArgumentError, DataError
 
 
 def result_json(results: Sequence[Any]) -> str:
-    """Writes what result.json holds: a list of one object per result, a dataclass. What is not finite (a net that has diverged) is null."""
-    return json.dumps([_plain(asdict(result)) for result in results], indent=1, allow_nan=False) + "\n"
+    """Writes what result.json holds: a list of one object per result, a dataclass. What is not finite (a net that has diverged) is null.
+
+    Raises:
+        ArgumentError: a result is no dataclass, or holds what JSON has not.
+    """
+    try:
+        return json.dumps([_plain(asdict(result)) for result in results], indent=1, allow_nan=False) + "\n"
+    except TypeError as error:
+        raise ArgumentError(
+            "result",
+            got=f"{', '.join(type(result).__name__ for result in results)} ({error})",
+            expected="a dataclass of numbers, texts, lists, dicts, arrays and Estimates",
+            do="Return one from run, on rank 0 at least.",
+        ) from error
 
 
 def _plain(value: Any) -> Any:
@@ -26,18 +38,33 @@ def _plain(value: Any) -> Any:
     if isinstance(value, np.ndarray | np.generic):
         value = value.tolist()
     if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
+        return {_plain(key): _plain(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def config_toml(options: Mapping[str, Any]) -> str:
-    """Flat options as TOML; those that are None are left out (TOML has no null)."""
-    return "".join(
-        f"{name} = {json.dumps(list(value) if isinstance(value, tuple) else value)}\n"
-        for name, value in options.items()
-        if value is not None
+    """Flat options as TOML; those that are None are left out (TOML has no null).
+
+    Raises:
+        ArgumentError: an option of a kind that TOML has not.
+    """
+    return "".join(f"{name} = {_toml(name, value)}\n" for name, value in options.items() if value is not None)
+
+
+def _toml(name: str, value: Any) -> str:
+    if isinstance(value, tuple):
+        return f"[{', '.join(_toml(name, each) for each in value)}]"
+    if isinstance(value, float):
+        return repr(float(value))  # JSON would write Infinity
+    if isinstance(value, str | int):
+        return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    raise ArgumentError(
+        f"option {name}",
+        got=repr(value),
+        expected="a number, a text, true or false, or a tuple of these",
+        do="Declare it as one of them in Config, and make of it what you need in run: config.toml must hold it.",
     )
 
 

@@ -37,7 +37,8 @@ def fit(
         y: their labels.
         batches: row indices of this rank's batch for each step, equally many steps on every rank: what `data.epochs` or
             `data.batches` gives.
-        schedule: of the learning rate, as a factor of the optimiser's own, by steps of this loop. Afterwards the rate is what it was.
+        schedule: of the learning rate, as a factor of the optimiser's own, by steps of this loop. Between
+            steps the rate is the optimiser's own.
         adjust: as for `step`.
 
     Yields:
@@ -45,12 +46,11 @@ def fit(
 
     Talks: what `step` does.
     """
-    lr = optimizer.lr
-    try:
-        for done, rows in enumerate(batches):
-            if schedule:
-                optimizer.lr = lr * schedule(done)
-            yield done + 1, step(model, loss, optimizer, comm, x[rows], y[rows], adjust=adjust)
-    finally:
-        if schedule:
+    for done, rows in enumerate(batches):
+        lr = optimizer.lr
+        optimizer.lr = lr * schedule(done) if schedule else lr
+        try:
+            mean_loss = step(model, loss, optimizer, comm, x[rows], y[rows], adjust=adjust)
+        finally:  # before the reader has his turn: who leaves the loop may train on
             optimizer.lr = lr
+        yield done + 1, mean_loss

@@ -39,7 +39,8 @@ def step(
         x: this rank's rows.
         y: their labels.
         weights: their frequency weights.
-        adjust: told the gradient of the mean loss by all parameters, flat, float64 and equal on every rank; returns the one to step
+        adjust: told the gradient of the mean loss by all parameters, flat, float64 and equal on every rank; returns, the same on every
+            rank or the replicas part, the one to step
             with, or None to leave this step out. For clipping: `lambda g: g / max(1, np.linalg.norm(g))`; for loss scaling.
 
     Returns:
@@ -62,7 +63,7 @@ def step(
     if count == 0:
         model.zero_grad()
         return float("nan")
-    chosen = gradient if adjust is None else adjust(gradient)
+    chosen = gradient if adjust is None else adjust(gradient.copy())  # which may be kept; the buffer is filled anew
     if chosen is None:
         model.zero_grad()
     else:

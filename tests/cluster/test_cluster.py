@@ -168,6 +168,15 @@ def test_a_new_link_is_a_row(
         link_named(link_of_the_page[:-1])
 
 
+@pytest.mark.parametrize(
+    "wrong", [{"alpha": -1e-6}, {"beta": -1e-9}, {"alpha": np.nan}, {"beta": np.inf}, {"base": -1.0}]
+)
+def test_no_link_takes_less_than_no_time(wrong: dict[str, float]) -> None:
+    (name,) = wrong
+    with pytest.raises(ArgumentError, match=f"{name}: got .* expected a finite number of seconds, 0 or more"):
+        Link(**{"alpha": 1e-6, "beta": 1e-9, "source": "made up"} | wrong)
+
+
 def test_bad_input_is_explained() -> None:
     with pytest.raises(ArgumentError, match="Did you mean 'roce-25g'"):
         link_named("roce25")

@@ -131,6 +131,15 @@ def test_launch_refuses(arguments: dict[str, object], error: type[Exception], me
         launch(lambda comm: None, **arguments)
 
 
+@pytest.mark.parametrize("results", [[0], [0, 1, 2, 3], 7, {0: 1, 1: 2, 2: 3}])
+def test_a_backend_that_returns_another_number_of_results_is_noticed(
+    results: object, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(BACKENDS, "new", lambda body, ranks, checked: results)
+    with pytest.raises(LaunchError, match=r'backend "new": got .* expected a list of 3 results, one per rank'):
+        launch(lambda comm: comm.rank, 3, "new")
+
+
 def test_serial_receive_without_send_is_a_deadlock() -> None:
     with pytest.raises(DeadlockError, match="tag 4"):
         launch(lambda comm: comm.recv(0, tag=4))

@@ -30,6 +30,12 @@ def test_every_rank_gets_equally_many_batches_and_every_row_comes_once(total: in
 def test_batches_refuse() -> None:
     with pytest.raises(ArgumentError, match="at least 1 row"):
         list(data.batches(np.arange(3), 0, 1, 0))
+    for rank, size in ((2, 2), (-1, 2), (0, 0)):
+        with pytest.raises(ArgumentError, match="rank: got"):
+            list(data.batches(np.arange(3), rank, size, 1))
+    for seed in (3, None, "3"):
+        with pytest.raises(ArgumentError, match=r"seed: got .* expected a sequence of whole numbers"):
+            list(data.epochs(data.iid, np.arange(3), 0, 1, 1, 1, seed))
     with pytest.raises(DataError, match="full step"):
         list(data.batches(np.arange(3), 0, 2, 2, drop_last=True))
     with pytest.raises(DataError, match="equally many"):

@@ -11,11 +11,12 @@ import sys
 from dataclasses import fields
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import ROOT, mpirun_command, run
 
 from syncbn_sim import cli
-from syncbn_sim.cli.options import Options, flat
+from syncbn_sim.cli.options import Options, as_toml, flat, read_options
 from syncbn_sim.data import LogOptions
 from syncbn_sim.experiments import every, find
 from syncbn_sim.experiments.norms import NORMS
@@ -93,6 +94,20 @@ WRONG = (
     (["nowhere.py"], "expected a file that is there"),
     (["nothing.py"], "expected a file with EXPERIMENT"),
     (["clash.py"], "options: got out, expected names that are not the runner's"),
+    (["no_default.py"], "experiment small_batches: got rows without a default, expected"),
+    (["not_frozen.py"], "experiment small_batches: got Config, which is not frozen, expected"),
+    (["no_dataclass.py"], "experiment small_batches: got Config, which is no dataclass, expected"),
+    (["slash.py"], "name: got 'a/b'"),
+    (["path.py"], "option of: got PosixPath('x'), expected a number, a text"),
+    (["no_result.py"], "result: got NoneType"),
+    (["odd_result.py"], "result: got "),
+    (["table.py"], "small_batches.table: got a list, expected a str"),
+    (["figure.py"], "small_batches.figure: got a NoneType, expected a bytes"),
+    (
+        [f"{NAME}.py", "--config", "other.toml"],
+        "--config: got other.toml with arms, help, expected options of this experiment: ",
+    ),
+    ([f"{NAME}.py", "--config", ""], "--config: got "),
     ([f"{NAME}.py", "--row", "0"], "Perhaps you meant"),
     ([f"{NAME}.py", "--rows", "0"], "rows: got 0, expected at least 1"),
 )
@@ -103,7 +118,23 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A folder with the page's experiment, one that wants an option of the runner's, and a file that is none."""
     (tmp_path / "nothing.py").write_text("")
     (tmp_path / f"{NAME}.py").write_text(CODE)
-    (tmp_path / "clash.py").write_text(CODE.replace("seeds: int = 200", "seeds: int = 200\n    out: str = ''"))
+    (tmp_path / "other.toml").write_text('arms = ["iid+local"]\nhelp = true\n')
+    rows, seeds, result = "rows: int = 4\n", "seeds: int = 200\n", "    return Result("
+    for name, here, wrong in (
+        ("clash", seeds, f"{seeds}    out: str = ''\n"),
+        ("no_default", rows, "rows: int\n"),
+        ("not_frozen", "@dataclass(frozen=True)\nclass Config", "@dataclass\nclass Config"),
+        ("no_dataclass", "@dataclass(frozen=True)\nclass Config", "class Config"),
+        ("slash", f'name="{NAME}"', 'name="a/b"'),
+        ("path", seeds, f"{seeds}    of: Path = Path('x')\n"),
+        ("no_result", result, f"    return None\n{result}"),
+        ("odd_result", result, f"    config = Config()\n    object.__setattr__(config, 'rows', {{1}})\n{result}"),
+        ("table", "    rows = [[", "    return []\n    rows = [["),
+        ("figure", "return png(", "png("),
+    ):
+        code = CODE.replace("import numpy", "from pathlib import Path\nimport numpy") if name == "path" else CODE
+        assert here in code
+        (tmp_path / f"{name}.py").write_text(code.replace(here, wrong).replace("seeds: int = 200", "seeds: int = 2"))
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -135,6 +166,79 @@ def test_a_file_may_be_called_like_any_module(files: Path) -> None:
     (files / "json.py").write_text(CODE)
     assert find("json.py").question == find(f"{NAME}.py").question
     assert sys.modules["json"] is json
+
+
+def test_a_file_may_have_helpers_beside_it(files: Path, tmp_path_factory: pytest.TempPathFactory) -> None:
+    (files / "helper_beside.py").write_text("LEAST = 3")
+    (files / "with_helper.py").write_text(f"from helper_beside import LEAST\n{CODE}")
+    assert (
+        command(ROOT, "run", str(files / "with_helper.py"), "--help", cwd=tmp_path_factory.mktemp("far")).returncode
+        == 0
+    )
+
+
+def test_commands_in_the_help_can_be_typed(
+    files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (files / "my own.py").write_text(CODE)
+    monkeypatch.setattr(sys, "argv", ["syncbn-sim", "run", "my own.py", "--help"])
+    with pytest.raises(SystemExit):
+        cli.main()
+    told = capsys.readouterr().out
+    assert "mpirun -n 8 syncbn-sim run 'my own.py'  " in told
+    assert "run my own.py" not in told
+
+
+@pytest.mark.parametrize("broken", ["def f(:", "import sys; sys.exit(4)", "EXPERIMENT = 3", CODE])
+def test_one_broken_file_leaves_the_others_alone(broken: str, house: Path) -> None:
+    path = house / "syncbn_sim/experiments/broken.py"
+    path.write_text(broken)
+    try:
+        listed = command(house, "list")
+        assert (listed.returncode, len(listed.stdout.splitlines())) == (0, len(every()) + 1)
+        assert "experiments/broken.py is left out: " in listed.stderr
+        assert "Did you mean 'sorted_batches'?" in command(house, "run", "sorted_bathces").stderr
+    finally:
+        path.unlink()
+
+
+def test_ranks_of_one_process_are_not_started_on_several(files: Path) -> None:
+    done = command(ROOT, "run", f"{NAME}.py", "--backend", "threads", ranks=2, cwd=files)
+    assert done.returncode != 0
+    assert done.stderr.count("--backend: got threads under mpirun, which has started 2 processes") == 1
+    assert not (files / "runs").exists()
+
+
+OPTIONS = """
+    numbers: tuple[int, ...] = (1, 2)
+    betas: tuple[float, float] = (0.9, 0.999)
+    limit: float | None = 3.0
+    name: str = ""
+"""
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        ([], ((1, 2), (0.9, 0.999), 3.0, "")),
+        (["--numbers=-1,3", "--betas", "0.5,1e-9", "--limit", "None"], ((-1, 3), (0.5, 1e-9), None, "")),
+        (
+            ["--numbers", "4", "5", "--limit", "inf", "--name", "\U0001f600\x7f\u00e9"],
+            ((4, 5), (0.9, 0.999), np.inf, "\U0001f600\x7f\u00e9"),
+        ),
+        (["--numbers="], ((), (0.9, 0.999), 3.0, "")),
+    ],
+)
+def test_every_kind_of_option_is_read_back_from_its_config_file(
+    arguments: list[str], found: tuple, files: Path
+) -> None:
+    (files / "options.py").write_text(CODE.replace("    seeds: int = 200\n", f"    seeds: int = 200{OPTIONS}"))
+    experiment = find("options.py")
+    written = read_options(experiment, arguments, "run")
+    assert tuple(getattr(written.experiment, name) for name in ("numbers", "betas", "limit", "name")) == found
+    (files / "config.toml").write_text(as_toml(experiment, written), encoding="utf-8")
+    again = read_options(experiment, ["--config", "config.toml"], "run")
+    assert again.experiment == written.experiment
 
 
 @pytest.mark.parametrize("ranks", [0, 3])

@@ -291,6 +291,29 @@ def test_conversion_keeps_everything_but_the_talk() -> None:
         nn.convert_sync_batchnorm(nn.Sequential(nn.AveragedBatchNorm(3)), comm)
 
 
+@pytest.mark.parametrize("comm", [None, "mpi", nn.BatchNorm(2)])
+def test_what_is_no_communicator_converts_nothing(comm) -> None:
+    model = nn.Sequential(nn.BatchNorm(2), nn.BatchNorm(2))
+    with pytest.raises(ArgumentError, match=r"comm: got .* expected a communicator"):
+        nn.convert_sync_batchnorm(model, comm)
+    assert [type(layer) for layer in model] == [nn.BatchNorm, nn.BatchNorm]
+    if comm:
+        with pytest.raises(ArgumentError, match="comm: got"):
+            nn.SyncBatchNorm(2, comm=comm)
+
+
+def test_a_class_that_cannot_be_derived_from_converts_nothing() -> None:
+    def refuse(cls) -> None:
+        raise TypeError("final")
+
+    model = nn.Sequential(
+        nn.BatchNorm(2), type("Final", (nn.BatchNorm,), {"__init_subclass__": classmethod(refuse)})(2)
+    )
+    with pytest.raises(TypeError, match="final"):
+        nn.convert_sync_batchnorm(model, SerialCommunicator())
+    assert type(model[0]) is nn.BatchNorm
+
+
 def test_modules_come_in_a_fixed_order_and_parameters_once() -> None:
     tied = nn.Linear(3, 3)
     other = nn.Linear(3, 3)

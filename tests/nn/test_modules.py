@@ -80,6 +80,32 @@ def test_a_layer_with_a_forward_is_refused_where_it_is_written() -> None:
             use()
 
 
+@pytest.mark.parametrize("rows", [2, 3])
+def test_a_layer_that_returns_something_else_is_told_what_to_return(rows: int) -> None:
+    x = np.ones((rows, 4))
+    for wrong in (x, None, (x, 1, 2), (x.tolist(), None)):  # two rows could be taken for y and a context
+        layer = type("Odd", (nn.Module,), {"_forward": lambda self, x, counts, wrong=wrong: wrong})()
+        with pytest.raises(ArgumentError, match=r"Odd\._forward: .* expected \(y, context\)"):
+            layer(x)
+    for wrong in (None, x[:1], x[0], x.T):
+        methods = {"_forward": lambda self, x, counts: (x, None), "_backward": lambda self, dy, c, wrong=wrong: wrong}
+        layer = type("Odd", (nn.Module,), methods)()
+        layer(x)
+        with pytest.raises(ShapeError, match=rf"Odd\._backward: .* expected an array of \({rows}, 4\), the shape of x"):
+            layer.backward(x)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [lambda: nn.Sequential([nn.ReLU()]), lambda: nn.Sequential(nn.ReLU), lambda: nn.ModuleList([nn.ReLU(), None])],
+)
+def test_a_container_refuses_what_is_no_layer(build) -> None:
+    with pytest.raises(ArgumentError, match=r"(Sequential|ModuleList): got .*expected modules"):
+        build()
+    with pytest.raises(ArgumentError, match="expected modules"):
+        nn.ModuleList().append(np.tanh)
+
+
 class Residual(nn.Module):
     """A user's container: x + blocks[k](x) one after the other."""
 

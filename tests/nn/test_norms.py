@@ -161,6 +161,11 @@ def test_the_mixin_makes_a_class_of_its_own_too() -> None:
     assert nn.revert_sync_batchnorm(averaged).comm is other
 
 
+def test_the_mixin_stands_before_the_norm() -> None:
+    with pytest.raises(ArgumentError, match=r"class Behind: .*never be asked, expected SharedSums first"):
+        type("Behind", (nn.BatchNorm, nn.SharedSums), {})
+
+
 @pytest.mark.parametrize("hook", ["sum_forward", "sum_backward"])
 def test_a_subclass_with_its_own_sums_is_refused(hook: str) -> None:
     own = type("Own", (nn.BatchNorm,), {hook: lambda self, local: local})

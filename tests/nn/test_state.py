@@ -171,7 +171,9 @@ class Holder(nn.Module):
         self.__dict__.update(held)
 
 
-@pytest.mark.parametrize("wrap", [lambda m: [m], lambda m: (m, None), lambda m: {"a": m}])
+@pytest.mark.parametrize(
+    "wrap", [lambda m: [m], lambda m: (m, None), lambda m: {"a": m}, lambda m: [[1, m]], lambda m: {"a": {m}}]
+)
 @pytest.mark.parametrize(
     "what", [lambda: nn.Linear(2, 2), lambda: nn.Parameter(np.ones(2)), lambda: nn.Sequential(nn.ReLU())]
 )

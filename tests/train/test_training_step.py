@@ -11,6 +11,7 @@ import pytest
 
 from syncbn_sim import data, nn, optim, train
 from syncbn_sim.comm import SerialCommunicator, launch
+from syncbn_sim.errors import ShapeError
 
 ROWS, WIDTH = 4096, 256
 KIB = 1024
@@ -223,6 +224,50 @@ def test_fit_leaves_a_rate_alone_that_the_reader_sets_and_ends_where_he_stops() 
             break
     assert (optimizer.lr, optimizer.steps) == (0.0, 3)
     np.testing.assert_array_equal(model.state_dict()["0.weight"], after_one["0.weight"])
+
+
+def test_a_rate_is_the_schedule_s_only_while_it_steps() -> None:
+    x, y = RNG.normal(size=(8, 3)), RNG.integers(0, 2, 8)
+    model = small_net()
+    optimizer = optim.SGD(model.parameters(), 0.5)
+    arguments = model, nn.CrossEntropyLoss(), optimizer, SerialCommunicator(), x, y, [np.arange(8)] * 4
+    left_early = train.fit(*arguments, schedule=lambda step: 0.1)
+    next(left_early)
+    assert optimizer.lr == 0.5, "a loop that was left, and is still held, must not set the rate of the next one"
+    again = train.fit(*arguments, schedule=lambda step: 0.1 if step < 2 else 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        list(again)
+    assert optimizer.lr == 0.5
+
+
+def test_a_gradient_that_adjust_has_kept_stays() -> None:
+    x, y = RNG.normal(size=(8, 3)), RNG.integers(0, 2, 8)
+    model, kept, then = small_net(), [], []
+
+    def adjust(gradient):
+        kept.append(gradient)
+        then.append(gradient.copy())
+        return gradient
+
+    optimizer = optim.SGD(model.parameters(), 0.5)
+    list(
+        train.fit(model, nn.CrossEntropyLoss(), optimizer, SerialCommunicator(), x, y, [np.arange(8)] * 3, None, adjust)
+    )
+    assert not np.array_equal(then[0], then[2])
+    np.testing.assert_array_equal(kept, then)
+
+
+@pytest.mark.parametrize("wrong", [lambda g: 0.5, lambda g: g[:1], lambda g: g[None], lambda g: True, lambda g: g[:3]])
+def test_a_gradient_of_another_shape_is_no_gradient(wrong) -> None:
+    model = small_net()
+    optimizer = optim.SGD(model.parameters(), 0.5)
+    before = model.state_dict()
+    arguments = model, nn.CrossEntropyLoss(), optimizer, SerialCommunicator(), RNG.normal(size=(4, 3)), np.arange(4) % 2
+    with pytest.raises(ShapeError, match=r"gradient: got .* expected \(26,\)"):
+        train.step(*arguments, adjust=wrong)
+    assert optimizer.steps == 0
+    for name, value in model.state_dict().items():
+        np.testing.assert_array_equal(value, before[name])
 
 
 def test_adjust_sees_the_mean_gradient_of_all_ranks_and_may_change_it_or_leave_the_step_out() -> None:
