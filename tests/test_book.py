@@ -122,7 +122,7 @@ def test_every_public_module_is_in_the_reference() -> None:
     text = "".join(page.read_text() for page in (ROOT / "docs/api").glob("*.md"))
     listed = set(re.findall(r"automodule:: syncbn_sim\.(\S+)", text))
     inner = {
-        "comm": {"calls", "wrapper", "threads", "lockstep", "hybrid", "mpi"},
+        "comm": {"calls", "meeting", "wrapper", "threads", "lockstep", "hybrid", "mpi"},
         "nn": {"talker", "masks", "state"},
         "data": {"columns", "text_file", "tables", "npz", "features", "gaps"},
         "experiments": set(every()),  # each tells of itself: `syncbn-sim run NAME --help`
