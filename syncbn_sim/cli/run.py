@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shlex
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -83,19 +84,22 @@ def _report(experiment: Experiment[C, R], results: Sequence[R], options: Options
         print(result_json(results), end="", flush=True)
     findings = "\n".join(_made(experiment, "conclusion", result, str) for result in results)
     title = experiment.name if experiment.title is None else experiment.title(options.experiment)
-    try:
-        files = {
-            "result.json": result_json(results).encode(),
-            "curves.png": _made(experiment, "figure", results, bytes),
-            "tables.txt": "\n\n".join([*map(experiment.table, results), f"{findings}\n"]).encode(),
-            "config.toml": as_toml(experiment, options).encode(),
-        }
-        folder = write_run(Path(options.out), title, files)
+    files = {
+        "result.json": result_json(results).encode(),
+        "tables.txt": "\n\n".join([*map(experiment.table, results), f"{findings}\n"]).encode(),
+        "config.toml": as_toml(experiment, options).encode(),
+    }
+    with ExitStack() as whatever_fails:
         if not options.json:
-            print(f"Written to {folder}: {', '.join(files)}.\n")
-    finally:
-        if not options.json:
-            print(findings, flush=True)
+            whatever_fails.callback(print, findings, flush=True)
+        whatever_fails.callback(_write, Path(options.out), title, files, not options.json)
+        files["curves.png"] = _made(experiment, "figure", results, bytes)
+
+
+def _write(out: Path, title: str, files: dict[str, bytes], aloud: bool) -> None:
+    folder = write_run(out, title, files)
+    if aloud:
+        print(f"Written to {folder}: {', '.join(files)}.\n")
 
 
 def _made(experiment: Experiment[Any, Any], function: str, argument: Any, kind: type[T]) -> T:

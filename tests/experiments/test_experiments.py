@@ -254,14 +254,16 @@ def test_one_failing_rank_ends_all_and_leaves_nothing(ranks: int, tmp_path: Path
     assert not (tmp_path / "runs").exists()
 
 
-def test_a_figure_that_fails_loses_no_finding(tmp_path: Path) -> None:
+def test_a_figure_that_fails_loses_nothing_else(tmp_path: Path) -> None:
     (tmp_path / f"{NAME}.py").write_text(CODE.replace("    return png(drawing)", "    raise OSError('no fonts')"))
     arguments = ["run", str(tmp_path / f"{NAME}.py"), "--out", str(tmp_path / "runs")]
     done = command(ROOT, *arguments)
     assert done.returncode != 0
     assert "That says nothing of what a net makes of it." in done.stdout
+    (folder,) = (tmp_path / "runs").iterdir()
+    assert {file.name for file in folder.iterdir()} == {"result.json", "tables.txt", "config.toml"}
+    assert json.loads((folder / "result.json").read_text())[0]["rows"] == 4
     assert json.loads(command(ROOT, *arguments, "--json").stdout)[0]["rows"] == 4
-    assert not (tmp_path / "runs").exists()
 
 
 @pytest.mark.parametrize("name", every())
