@@ -40,7 +40,7 @@ class Arm:
         return f"{self.order}+{self.norm}"
 
     @property
-    def row(self) -> Norm:
+    def kind(self) -> Norm:
         """Its row in the table of norms."""
         return NORMS[self.norm]
 

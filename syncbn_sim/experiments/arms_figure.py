@@ -31,7 +31,7 @@ def order_gap(results: Sequence[Result]) -> bytes:
 
 def _style(arm: str) -> dict[str, Any]:
     """The norm is the colour; the order is the line, and whether markers are filled."""
-    colour, shuffled = Arm.parse(arm).row.colour, arm.startswith("iid")
+    colour, shuffled = Arm.parse(arm).kind.colour, arm.startswith("iid")
     return {
         "color": colour,
         "linestyle": (0, (4, 2)) if shuffled else "-",

@@ -112,7 +112,7 @@ def condition(result: Result) -> str:
 
 
 def _rows_behind(result: Result, arm: str) -> str:
-    behind, norm = result.behind.get(arm), Arm.parse(arm).row
+    behind, norm = result.behind.get(arm), Arm.parse(arm).kind
     if behind is None:
         return "-"
     each = f" on each of {result.ranks} ranks" if norm.talks and not norm.joins else ""

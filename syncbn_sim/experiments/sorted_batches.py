@@ -27,7 +27,7 @@ from .norms import NORMS
 from .result import Result
 from .summarise import how_alike, summarise
 from .tasks import TASKS, Task, own_task
-from .training import Recipe, Run, Training
+from .training import Recipe, Trained, Training
 
 # Fixed beforehand: an interval inside +-0.5 points is no effect; one that merely covers 0 says nothing.
 NO_EFFECT = 0.005
@@ -70,7 +70,7 @@ class Config(Recipe):
                 do="Leave them out, or name the file: --task my.csv.",
             )
         arms = [Arm.parse(arm) for arm in self.arms]
-        if self.rows == 1 and any(arm.row.drifts for arm in arms):
+        if self.rows == 1 and any(arm.kind.drifts for arm in arms):
             raise ArgumentError(
                 "rows",
                 got=1,
@@ -119,7 +119,7 @@ def run(comm: Communicator, config: Config, progress: Progress = SILENT, task: T
     task = task or (_own(comm, config, progress) if config.own else TASKS[config.task])
     start = time.perf_counter()
     rows = config.rows or task.rows
-    runs: dict[str, list[Run]] = {arm: [] for arm in config.arms}
+    runs: dict[str, list[Trained]] = {arm: [] for arm in config.arms}
     factors = {"arms": len(config.arms), "seeds": config.seeds}
     with progress.steps(config.task, factors, fewer="--arms, --seeds, --epochs") as on_step:
         for seed in range(config.seeds):

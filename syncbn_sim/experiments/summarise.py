@@ -18,7 +18,7 @@ from .metrics import METRICS
 from .norms import NORMS
 from .result import Result, SyncCost, difference, recovery, summary
 from .tasks import Task
-from .training import Run
+from .training import Trained
 
 ASKED = ("local", "sync")  # the norms whose recovery is the result; the others are held beside
 
@@ -39,14 +39,14 @@ def how_alike(task: Task, data: Dataset, arms: Sequence[str], ranks: int, rows: 
     of = "columns, whole log" if task.inspection else "features of the first seed's training set"
     behind = {}
     for arm in map(Arm.parse, arms):
-        if arm.row.uses_batch:
+        if arm.kind.uses_batch:
             order = inspection.orders[{"iid": "shuffled", "sorted": "sorted"}[arm.order]]
-            behind[arm.name] = order.joined if arm.row.joins else order.local
+            behind[arm.name] = order.joined if arm.kind.joins else order.local
     return Alike(inspection.mean_correlation, of, behind)
 
 
 def summarise(
-    comm: Communicator, task: Task, config: dict[str, Any], runs: dict[str, list[Run]], alike: Alike, seconds: float
+    comm: Communicator, task: Task, config: dict[str, Any], runs: dict[str, list[Trained]], alike: Alike, seconds: float
 ) -> Result:
     """The result of all runs, by arm; `config` is kept beside it."""
     values = {arm: {m: [run.metrics[m] for run in of_arm] for m in task.metrics} for arm, of_arm in runs.items()}
@@ -88,7 +88,7 @@ def summarise(
     )
 
 
-def _curve(runs: list[Run], metric: str) -> dict[str, list[float]]:
+def _curve(runs: list[Trained], metric: str) -> dict[str, list[float]]:
     """The metric while training: its mean over seeds, and that of the lowest and of the highest seed at each mark.
 
     Where a split makes more steps of one seed than of another, a mark's step is their mean.
@@ -99,9 +99,9 @@ def _curve(runs: list[Run], metric: str) -> dict[str, list[float]]:
     return {"step": steps.mean(axis=0).tolist(), metric: mean.tolist(), "low": low.tolist(), "high": high.tolist()}
 
 
-def _sync_cost(comm: Communicator, runs: dict[str, list[Run]]) -> SyncCost | None:
+def _sync_cost(comm: Communicator, runs: dict[str, list[Trained]]) -> SyncCost | None:
     """The cost of the arms that synchronise; times are summed over ranks and seeds."""
-    synced = [run for arm, of_arm in runs.items() if Arm.parse(arm).row.joins for run in of_arm]
+    synced = [run for arm, of_arm in runs.items() if Arm.parse(arm).kind.joins for run in of_arm]
     cost = synced[0].cost if synced else None
     if cost is None:
         return None

@@ -73,7 +73,7 @@ class Cost:
 
 
 @dataclass(frozen=True)
-class Run:
+class Trained:
     """One arm of one seed.
 
     Attributes:
@@ -107,7 +107,7 @@ class Training:
         self.loss = task.loss()
         self.optimizer = OPTIMIZERS[recipe.optimizer](self.model.parameters(), lr=recipe.lr)
 
-    def run(self, on_step: Callable[[int, int], None]) -> Run:
+    def run(self, on_step: Callable[[int, int], None]) -> Trained:
         """Trains, and evaluates on the way."""
         # Equally many marks whatever the number of steps, which differs between seeds; of few steps some are marked twice.
         marks = [max(1, round(self.steps * k / CURVE_POINTS)) for k in range(1, CURVE_POINTS + 1)]
@@ -125,10 +125,10 @@ class Training:
         everything = list(self.task.metrics)
         metrics = self._evaluate(self._averaged(), everything)
         rank0 = None
-        if self.arm.row.drifts and self.comm.size > 1:
+        if self.arm.kind.drifts and self.comm.size > 1:
             rank0 = self._evaluate(train.with_statistics_of_rank_0(self.model, self.comm), everything)
         reached[self.steps] = metrics[main]
-        return Run(metrics, rank0, [(mark, reached[mark]) for mark in marks], seconds, sync_seconds, cost)
+        return Trained(metrics, rank0, [(mark, reached[mark]) for mark in marks], seconds, sync_seconds, cost)
 
     def _train(self) -> Iterator[tuple[int, float]]:
         """All training steps."""
@@ -141,7 +141,7 @@ class Training:
 
     def _norm_layer(self, width: int) -> nn.Module | None:
         self.norm_layers += 1
-        return self.arm.row.build(width, self.task.momentum, self.recipe.dtype, self.ledger)
+        return self.arm.kind.build(width, self.task.momentum, self.recipe.dtype, self.ledger)
 
     def _averaged(self) -> nn.Module:
         # Every rank has seen equally many rows.
@@ -155,7 +155,7 @@ class Training:
 
     def _cost(self) -> Cost | None:
         """One pass through a copy of the net, read from the ledger."""
-        if not self.arm.row.talks:
+        if not self.arm.kind.talks:
             return None
         probe, entry = deepcopy(self.model), self.ledger.entries.setdefault("allreduce", Entry())
         before = replace(entry)
