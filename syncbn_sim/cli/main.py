@@ -12,7 +12,7 @@ from ..experiments import find
 from .advise import advise
 from .cluster import cluster, schedules
 from .logs import inspect_log
-from .options import COMMAS, errors_told
+from .options import COMMAS, errors_told, one_voice
 from .run import experiments, run, run_experiment
 
 
@@ -21,7 +21,9 @@ def main() -> None:
     with errors_told("syncbn-sim"):
         match sys.argv[1:]:
             case ["run", name, *arguments] if not name.startswith("-"):
-                run_experiment(find(name), arguments, f"syncbn-sim run {shlex.quote(name)}")
+                with one_voice():
+                    experiment = find(name)
+                run_experiment(experiment, arguments, f"syncbn-sim run {shlex.quote(name)}")
             case arguments if world_rank() == 0:  # what has no ranks is done once, under mpirun too
                 tyro.extras.subcommand_cli_from_dict(
                     {

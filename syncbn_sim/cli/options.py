@@ -172,10 +172,17 @@ def one_voice() -> Iterator[None]:
     """Under mpirun every process reads the options, but only rank 0 says what is wrong with them."""
     with ExitStack() as stack:
         if world_rank() > 0:
+            stack.push(_leaves_it_to_rank_0)
             null = stack.enter_context(open(os.devnull, "w"))
             stack.enter_context(redirect_stdout(null))
             stack.enter_context(redirect_stderr(null))
         yield
+
+
+def _leaves_it_to_rank_0(kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
+    """Ends this rank without complaint, for rank 0 has the same to say, and mpirun would end it for a rank that failed before it could."""
+    if isinstance(error, SyncBNError | SystemExit):
+        sys.exit(0)
 
 
 @contextmanager
