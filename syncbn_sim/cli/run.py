@@ -45,18 +45,18 @@ def run(name: Annotated[str, tyro.conf.arg(metavar="NAME")], /) -> None:
 
 def run_experiment(experiment: Experiment[Any, Any], arguments: list[str], command: str) -> None:
     """Reads the options, runs the ranks, and reports on rank 0."""
+    world = world_size()
     with one_voice():
         options = read_options(experiment, arguments, command)
         parts = experiment.parts(options.experiment)
         as_toml(experiment, options)  # said now, not after the work
-    world = world_size()
-    if world not in (None, 1) and options.backend in ("serial", "threads", "lockstep"):
-        raise ArgumentError(
-            "--backend",
-            got=f"{options.backend} under mpirun, which has started {world} processes",
-            expected="auto, mpi or hybrid there",
-            do="Each process would run the whole experiment: leave out mpirun, or --backend.",
-        )
+        if world not in (None, 1) and options.backend in ("serial", "threads", "lockstep"):
+            raise ArgumentError(
+                "--backend",
+                got=f"{options.backend} under mpirun, which has started {world} processes",
+                expected="auto, mpi or hybrid there",
+                do="Each process would run the whole experiment: leave out mpirun, or --backend.",
+            )
     in_one_process = world is None and options.backend in ("auto", "threads", "lockstep")
     ranks = WITHOUT_MPI if options.ranks is None and in_one_process else options.ranks
     launch(_on_rank, ranks, options.backend, args=(experiment, parts, options))
