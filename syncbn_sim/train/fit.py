@@ -45,6 +45,8 @@ def fit(
         Steps done so far, and the mean loss of the last one over all ranks, before its update.
 
     Talks: what `step` does.
+
+    Raises: what `step` raises.
     """
     for done, rows in enumerate(batches):
         lr = optimizer.lr

@@ -39,9 +39,9 @@ def step(
         x: this rank's rows.
         y: their labels.
         weights: their frequency weights.
-        adjust: told the gradient of the mean loss by all parameters, flat, float64 and equal on every rank; returns, the same on every
-            rank or the replicas part, the one to step
-            with, or None to leave this step out. For clipping: `lambda g: g / max(1, np.linalg.norm(g))`; for loss scaling.
+        adjust: told the gradient of the mean loss by all parameters, flat, float64 and equal on every rank; returns the one to step
+            with, or None to leave this step out, the same on every rank, or the replicas part. For loss scaling, or for clipping:
+            `lambda g: g / max(1, np.linalg.norm(g))`.
 
     Returns:
         The mean loss over all ranks (NaN if there was no row anywhere).

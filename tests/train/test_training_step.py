@@ -56,7 +56,7 @@ def test_a_step_in_steady_state_allocates_nothing_large(optimizer) -> None:
 )
 @pytest.mark.parametrize("mean", [0, 100])
 def test_a_layer_in_steady_state_allocates_nothing_large(shape: tuple[int, ...], axis: int, mean: float) -> None:
-    """Nothing like x, of 1 MiB or more: a few numbers per channel, and what NumPy before 2.2 buffers of an operand (8192 numbers)."""
+    """Nothing like x, of 1 MiB or more: a few numbers per channel, and what NumPy 2.0 buffers of its operands."""
     rng = np.random.default_rng(0)
     x, dy = ((rng.normal(size=shape) + mean).astype(np.float32) for _ in range(2))
     norm = nn.BatchNorm(shape[axis], channel_axis=axis)
@@ -70,7 +70,7 @@ def test_a_layer_in_steady_state_allocates_nothing_large(shape: tuple[int, ...],
             _, peak = tracemalloc.get_traced_memory()
     finally:
         tracemalloc.stop()
-    assert peak - before < x.nbytes / 8
+    assert peak - before < (64 * KIB if np.lib.NumpyVersion(np.__version__) >= "2.4.0" else x.nbytes / 8)
 
 
 def test_gradients_outside_of_the_optimiser_are_this_batch_s() -> None:
