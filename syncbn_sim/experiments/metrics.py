@@ -38,7 +38,7 @@ class Metric:
 
 METRICS = {
     "accuracy": Metric("accuracy %", "test accuracy (%)", 100, 1, 0.0, 1.0, chance=0.0),
-    "auc": Metric("AUC %", "AUC on unseen users (%)", 100, 2, 0.0, 1.0, chance=0.5),
+    "auc": Metric("AUC %", "test AUC (%)", 100, 2, 0.0, 1.0, chance=0.5),
     "logloss": Metric("log loss", "", 1, 4, 0.0, np.inf),
     "ne": Metric("norm. entropy", "", 1, 4, 0.0, np.inf),
     "r2": Metric("R^2 %", "R^2 (%)", 100, 2, -np.inf, 1.0, chance=0.0),

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import run
+from conftest import run, run_mpi
 
 from syncbn_sim.cli.cluster import cluster
 from syncbn_sim.cluster import link_named
@@ -122,3 +122,9 @@ def test_bad_commands_are_explained(options: list[str], message: str) -> None:
     assert done.returncode != 0
     assert message in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_what_has_no_ranks_is_done_once_under_mpirun() -> None:
+    done = run_mpi(3, "-m", "syncbn_sim", "version")
+    assert done.returncode == 0, done.stderr
+    assert len(done.stdout.splitlines()) == 1
