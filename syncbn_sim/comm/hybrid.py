@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -13,6 +13,7 @@ from ..errors import ArgumentError, CommunicatorError
 from .base import Communicator, group_members, reduce_in_rank_order
 from .calls import group_name, speaker
 from .lockstep import LockstepCommunicator, LockstepGroup
+from .lockstep import run as run_lockstep
 
 # A group's ranks, their meeting place in this process, and, of whole processes, the communicator of these.
 Place = tuple[list[int], LockstepGroup, Communicator | None]
@@ -113,3 +114,10 @@ class HybridCommunicator(Communicator):
             expected="collectives only",
             do='Use backend "lockstep" in one process, or one rank per process.',
         )
+
+
+def run(body: Callable[[Communicator], Any], ranks: int, outer: Communicator) -> list[Any]:
+    """Runs body(comm) on so many ranks of this process, which talk to those of the others; a rank alone is its process."""
+    if ranks == 1:
+        return [body(outer)]
+    return run_lockstep(body, ranks, view=lambda rank: HybridCommunicator(rank, outer))

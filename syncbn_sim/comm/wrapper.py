@@ -5,13 +5,25 @@ from __future__ import annotations
 from typing import Any
 
 from ..arrays import Array
+from ..errors import ArgumentError
 from .base import Communicator
 
 
 class Wrapper(Communicator):
-    """Passes every call on, its arguments checked; a subclass changes what it is about."""
+    """Passes every call on, its arguments checked; a subclass changes what it is about.
+
+    Raises:
+        ArgumentError: `inner` is of stacked ranks, which do not talk; their `holders` do.
+    """
 
     def __init__(self, inner: Communicator) -> None:
+        if inner.holders is not inner:
+            raise ArgumentError(
+                type(self).__name__,
+                got=f"a {type(inner).__name__}, whose ranks do not talk one by one",
+                expected="a communicator that talks",
+                do="Wrap comm.holders.",
+            )
         self.inner = inner
         self.rank, self.size, self.backend = inner.rank, inner.size, inner.backend
 

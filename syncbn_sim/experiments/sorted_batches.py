@@ -127,7 +127,7 @@ def run(comm: Communicator, config: Config, progress: Progress = SILENT, task: T
             if seed == 0:
                 config = replace(config, rows=rows, epochs=config.epochs_on(len(split.train), task, comm.size))
                 found = how_alike(task, split.train, config.arms, comm.size, rows) if comm.rank == 0 else None
-                alike = comm.bcast(found)
+                alike = comm.holders.bcast(found)
             for arm in config.arms:
                 show = partial(_show, on_step, sum(map(len, runs.values())), len(config.arms) * config.seeds, arm)
                 runs[arm].append(Training(comm, task, config, Arm.parse(arm), split, seed).run(show))
@@ -225,4 +225,5 @@ EXPERIMENT = Experiment(
     default=Config(task=BOTH),
     parts=parts,
     title=lambda config: Path(config.task).stem,
+    stackable=True,
 )

@@ -116,7 +116,9 @@ def own_task(comm: Communicator, source: Source, rows: int | None = None, on_byt
     log = read_log(source, on_bytes) if comm.rank == 0 else None
     sorted_by, rows = source.entity or "entity", rows or OWN_ROWS
     found = inspect(log.x, log.names, log.entity, sorted_by, rows, comm.size, log.columns) if log else None
-    kind, outputs = comm.bcast((log.kind, int(log.y.max()) + 1 if log.kind == "classes" else 1) if log else None)
+    kind, outputs = comm.holders.bcast(
+        (log.kind, int(log.y.max()) + 1 if log.kind == "classes" else 1) if log else None
+    )
     metrics, loss = _KINDS[kind]
 
     def split(ranks: int, rows: int, seed: int, dtype: str) -> Split:

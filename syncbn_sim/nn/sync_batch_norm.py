@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from ..arrays import Array
 from ..functional.batch_norm import BackwardSums
 from ..stats.moments import Moments
 from .batch_norm import BatchNorm
@@ -19,11 +20,15 @@ class SharedSums(Talker):
     # The batch norm's.
     eps: float
 
+    def stretches(self) -> Array | None:
+        """Offsets of the rows at hand that are summed apart: those of groups of ranks, where these are stacked in one array."""
+        return self.comm.row_groups()
+
     def sum_forward(self, local: Moments) -> Moments:
         """The moments of the union: moments add, so one all-reduce of their sum is exact."""
         packed = local.pack()
         with self.speaks:
-            union = Moments.unpack(self.comm.allreduce(packed, out=packed))
+            union = Moments.unpack(self.comm.holders.allreduce(packed, out=packed))
             n, total = union.count, union.total
             # mean^2 > FAR (var + eps) for any channel, without a division by n, which may be 0.
             if np.any(total * total > FAR / (1 + FAR) * n * (union.total_sq + n * self.eps)):
@@ -31,14 +36,14 @@ class SharedSums(Talker):
                 # rank's own moments still have theirs: it has measured the squares around its own mean.
                 mean = union.mean
                 packed = local.around(mean).pack()
-                union = Moments.unpack(self.comm.allreduce(packed, out=packed)).around(-mean)
+                union = Moments.unpack(self.comm.holders.allreduce(packed, out=packed)).around(-mean)
         return union
 
     def sum_backward(self, local: BackwardSums) -> BackwardSums:
         """The adjoint of a sum over ranks is a sum over ranks."""
         packed = local.pack()
         with self.speaks:
-            return BackwardSums.unpack(self.comm.allreduce(packed, out=packed))
+            return BackwardSums.unpack(self.comm.holders.allreduce(packed, out=packed))
 
 
 class SyncBatchNorm(SharedSums, BatchNorm):

@@ -1,0 +1,171 @@
+"""Ranks stacked in one array: their weights are equal, so a rank is a stretch of rows, and only a sum has to know where it ends."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any, NoReturn
+
+import numpy as np
+
+from ..arrays import Array
+from ..errors import ArgumentError, CommunicatorError
+from .base import Communicator
+from .calls import on_rank
+from .serial import SerialCommunicator
+from .stretches import rank_offsets, stretched
+
+
+class StackedCommunicator(Communicator):
+    """Speaks for all ranks that one process holds, R in a row, whose rows stand in one array, one rank's after the other's.
+
+    A function gets it once per process and works on the rows of all its ranks together: `holds` says whose they are, `holders` sums over
+    all rows of all processes, and a batch norm of a rank's own rows, or of a group's (`split`), looks where these end. What talks by
+    itself, rank by rank, needs ranks that run by themselves, and is refused.
+
+    Args:
+        size: number of ranks in all.
+        holders: between the processes, each of which holds equally many; one process: `SerialCommunicator()`.
+        groups: of a communicator that is split: where each group's ranks begin among those held here, and where the last one's end.
+    """
+
+    backend = "stacked"
+
+    def __init__(self, size: int, holders: Communicator, groups: Sequence[int] | None = None) -> None:
+        self.size, self._holders, self._groups = size, holders, groups
+        self._held = size // holders.size
+        self.rank = holders.rank * self._held
+
+    @property
+    def ranks(self) -> range:
+        """The ranks that this process holds."""
+        return range(self.rank, self.rank + self._held)
+
+    @property
+    def holders(self) -> Communicator:
+        """The processes."""
+        return self._holders
+
+    @contextmanager
+    def holds(self, rows: Any) -> Iterator[Array]:
+        """Within this block the rows at hand are these, one rank's after the other's.
+
+        Args:
+            rows: for each rank held its row indices; a rank may have none.
+
+        Raises:
+            ArgumentError: something else.
+        """
+        parts = [np.asarray(part) for part in rows] if isinstance(rows, tuple | list) else []
+        if len(parts) != self._held or any(p.ndim != 1 or (p.size and p.dtype.kind not in "iu") for p in parts):
+            got = f"{len(parts)} parts" if parts else f"a {type(rows).__name__}"
+            raise ArgumentError(
+                "rows",
+                got=f"{got}" if len(parts) != self._held else "parts that are no lists of row indices",
+                expected=f"row indices of each of the ranks {self.ranks.start} to {self.ranks.stop - 1}, one array a rank",
+                do="Pass comm.ranks in place of comm.rank to data.batches and data.epochs.",
+            )
+        with stretched(np.cumsum([0, *map(len, parts)])):
+            yield np.concatenate(parts).astype(np.intp, copy=False)
+
+    def row_groups(self) -> Array | None:
+        """Offsets of the groups' rows among those at hand; None: all ranks held here are of one group.
+
+        Raises:
+            ArgumentError: there are groups, and nobody has said whose the rows are.
+        """
+        offsets = rank_offsets()
+        if self._groups is None:
+            return None
+        if offsets is None:
+            raise ArgumentError(
+                "rows of groups of stacked ranks",
+                got="rows of which nobody has said whose they are",
+                expected="a step inside `with comm.holds(rows):`",
+                do="train.fit does it.",
+            )
+        return offsets[np.asarray(self._groups)]
+
+    def split(self, color: Any, key: int | None = None) -> StackedCommunicator:
+        """Groups ranks of equal color, which sum apart from the others.
+
+        Args:
+            color: one for each rank held. Equal ones stand side by side, in one process, or fill each process in which they are.
+            key: none: stacked ranks keep their order.
+
+        Returns:
+            The communicator of all groups inside this process, or of the one group that it is a part of.
+
+        Raises:
+            ArgumentError: colors that cannot be groups of stacked ranks.
+        """
+        colors = np.asarray(color if isinstance(color, Sequence | np.ndarray) else [])
+        fits = colors.shape == (self._held,) and colors.dtype.kind in "iu" and (colors >= 0).all()
+        if not fits or key is not None or self._groups is not None:
+            raise ArgumentError(
+                "color",
+                got=repr(color) + (f", key {key}" if key is not None else "") + ", of a group" * bool(self._groups),
+                expected=f"a whole number >= 0 for each of the ranks {self.ranks.start} to {self.ranks.stop - 1}, and no key",
+                do="For example comm.split([rank // 4 for rank in comm.ranks]), of the communicator of all ranks.",
+            )
+        runs = [_runs(each) for each in self.holders.allgather(colors.astype(np.int64))]
+        pieces = np.concatenate([colors_of for _, colors_of in runs])
+        for _, of_process in runs:
+            torn = [c for c in of_process if len(of_process) > 1 and (pieces == c).sum() > 1]
+            if torn:
+                raise ArgumentError(
+                    "color",
+                    got=f"color {torn[0]} on ranks that are no stretch of one process",
+                    expected="groups of neighbours inside one process, or of whole processes",
+                    do="Choose colors such as rank // 4.",
+                )
+        begins, mine = runs[self.holders.rank]
+        outer = self.holders.split(int(mine[0]) if len(mine) == 1 else None)
+        if outer is None:
+            return StackedCommunicator(self._held, SerialCommunicator(), [*begins.tolist(), self._held])
+        return StackedCommunicator(self._held * outer.size, outer)
+
+    def _allreduce(self, array: Array, op: str) -> Array:
+        _refuse("allreduce")
+
+    def _allgather(self, array: Array) -> list[Array]:
+        _refuse("allgather")
+
+    def _bcast(self, value: Any, root: int) -> Any:
+        _refuse("bcast")
+
+    def _barrier(self) -> None:
+        _refuse("barrier")
+
+    def _split(self, color: int | None, key: int) -> Communicator | None:
+        _refuse("split")
+
+    def _send(self, array: Array, dest: int, tag: int) -> None:
+        _refuse("send")
+
+    def _recv(self, source: int, tag: int) -> Array:
+        _refuse("recv")
+
+
+def _refuse(call: str) -> NoReturn:
+    raise CommunicatorError(
+        "stacked ranks",
+        got=f"{call} of a rank by itself",
+        expected="sums over all rows at hand, by comm.holders",
+        do='A function that talks rank by rank needs ranks that run by themselves: backend "threads" or "lockstep".',
+    )
+
+
+def _runs(colors: Array) -> tuple[Array, Array]:
+    """Where stretches of one color begin, and their colors."""
+    begins = np.flatnonzero(np.diff(colors, prepend=-1))
+    return begins, colors[begins]
+
+
+def run(body: Callable[[Communicator], Any], ranks: int, holders: Communicator) -> list[Any]:
+    """Runs body(comm) once, on so many ranks of this process; the result is that of each of them."""
+    try:
+        result = body(StackedCommunicator(ranks * holders.size, holders))
+    except SystemExit as error:
+        raise on_rank(error, holders.rank, holders.size, ranks) from error
+    return [result] * ranks
