@@ -213,12 +213,15 @@ def _log(
     rows: int,
     ranks: int,
 ) -> _Log:
-    values = {name: _standardised(x[:, list(names).index(name)]) for name in {*measured, typical}}
+    place = {name: at for at, name in enumerate(names)}
+    columns = np.empty((len(x), len(measured)), np.float32)
+    for at, name in enumerate(measured):
+        columns[:, at] = _standardised(x[:, place[name]])
     return _Log(
         entity=entity,
-        columns=np.stack([values[name].astype(np.float32) for name in measured], axis=1),
+        columns=columns,
         rho_of_columns=float(np.mean([rho_of[name] for name in measured])),
-        typical=values[typical],
+        typical=_standardised(x[:, place[typical]]),
         rho_of_typical=rho_of[typical],
         rho=rho,
         rows=rows,
