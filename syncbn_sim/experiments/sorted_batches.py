@@ -22,6 +22,7 @@ from .arms import ARMS, Arm
 from .arms_figure import order_gap
 from .arms_table import condition, table
 from .experiment import Experiment
+from .memory import memory_in_words
 from .metrics import METRICS
 from .norms import NORMS
 from .result import Result
@@ -119,6 +120,8 @@ def run(comm: Communicator, config: Config, progress: Progress = SILENT, task: T
     task = task or (_own(comm, config, progress) if config.own else TASKS[config.task])
     start = time.perf_counter()
     rows = config.rows or task.rows
+    if memory := memory_in_words(task, comm, rows, config.dtype):
+        progress.say(memory)
     runs: dict[str, list[Trained]] = {arm: [] for arm in config.arms}
     factors = {"arms": len(config.arms), "seeds": config.seeds}
     with progress.steps(config.task, factors, fewer="--arms, --seeds, --epochs") as on_step:
