@@ -11,7 +11,7 @@ from .tasks import HIDDEN, Task
 WORTH_SAYING = 1e9  # bytes
 LABELS = 2 * 8  # of a row: label and entity
 INSPECTED = 6 * 8  # of a row: codes, orders and one column in float64, at the worst moment
-ARRAYS = 16  # of a row's width in each hidden layer: activations, gradients, and what the layers keep between
+ARRAYS = 20  # of a row's width in each hidden layer: activations, gradients, and what the layers keep between
 
 
 def peak_bytes(rows: int, features: int, at_hand: int, itemsize: int) -> int:
