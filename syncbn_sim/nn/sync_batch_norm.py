@@ -6,7 +6,7 @@ import numpy as np
 
 from ..arrays import Array
 from ..functional.batch_norm import BackwardSums
-from ..stats.moments import Moments
+from ..stats.moments import Moments, Stretches
 from .batch_norm import BatchNorm
 from .talker import Talker
 
@@ -26,6 +26,8 @@ class SharedSums(Talker):
 
     def sum_forward(self, local: Moments) -> Moments:
         """The moments of the union: moments add, so one all-reduce of their sum is exact."""
+        if isinstance(local, Stretches):
+            return local
         packed = local.pack()
         with self.speaks:
             union = Moments.unpack(self.comm.holders.allreduce(packed, out=packed))
@@ -41,6 +43,8 @@ class SharedSums(Talker):
 
     def sum_backward(self, local: BackwardSums) -> BackwardSums:
         """The adjoint of a sum over ranks is a sum over ranks."""
+        if local.dy.ndim > 1:
+            return local
         packed = local.pack()
         with self.speaks:
             return BackwardSums.unpack(self.comm.holders.allreduce(packed, out=packed))
