@@ -31,7 +31,7 @@ class StackedCommunicator(Communicator):
 
     backend = "stacked"
 
-    def __init__(self, size: int, holders: Communicator, groups: Sequence[int] | None = None) -> None:
+    def __init__(self, size: int, holders: Communicator, groups: Array | None = None) -> None:
         self.size, self._holders, self._groups = size, holders, groups
         self._held = size // holders.size
         self.rank = holders.rank * self._held
@@ -69,22 +69,9 @@ class StackedCommunicator(Communicator):
             yield np.concatenate(parts).astype(np.intp, copy=False)
 
     def row_groups(self) -> Array | None:
-        """Offsets of the groups' rows among those at hand; None: all ranks held here are of one group.
-
-        Raises:
-            ArgumentError: there are groups, and nobody has said whose the rows are.
-        """
+        """Offsets of the groups' rows among those at hand; None: all ranks held are of one group, or nobody has said whose the rows are."""
         offsets = rank_offsets()
-        if self._groups is None:
-            return None
-        if offsets is None:
-            raise ArgumentError(
-                "rows of groups of stacked ranks",
-                got="rows of which nobody has said whose they are",
-                expected="a step inside `with comm.holds(rows):`",
-                do="train.fit does it.",
-            )
-        return offsets[np.asarray(self._groups)]
+        return None if self._groups is None or offsets is None else offsets[self._groups]
 
     def split(self, color: Any, key: int | None = None) -> StackedCommunicator:
         """Groups ranks of equal color, which sum apart from the others.
@@ -104,7 +91,9 @@ class StackedCommunicator(Communicator):
         if not fits or key is not None or self._groups is not None:
             raise ArgumentError(
                 "color",
-                got=repr(color) + (f", key {key}" if key is not None else "") + ", of a group" * bool(self._groups),
+                got=repr(color)
+                + (f", key {key}" if key is not None else "")
+                + ", of a group" * (self._groups is not None),
                 expected=f"a whole number >= 0 for each of the ranks {self.ranks.start} to {self.ranks.stop - 1}, and no key",
                 do="For example comm.split([rank // 4 for rank in comm.ranks]), of the communicator of all ranks.",
             )
@@ -122,7 +111,7 @@ class StackedCommunicator(Communicator):
         begins, mine = runs[self.holders.rank]
         outer = self.holders.split(int(mine[0]) if len(mine) == 1 else None)
         if outer is None:
-            return StackedCommunicator(self._held, SerialCommunicator(), [*begins.tolist(), self._held])
+            return StackedCommunicator(self._held, SerialCommunicator(), np.append(begins, self._held))
         return StackedCommunicator(self._held * outer.size, outer)
 
     def _allreduce(self, array: Array, op: str) -> Array:

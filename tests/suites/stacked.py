@@ -13,16 +13,16 @@ from syncbn_sim.experiments.norms import NORMS
 STEPS, CLASSES, FEATURES, WIDTH = 50, 3, 6, 8
 RANKS = 4
 # Rows of each rank in a step: equally many, differently many, and one rank none.
-DEALS = {"even": [5, 5, 5, 5], "uneven": [2, 9, 3, 6], "one empty": [4, 0, 7, 3]}
+DEALS = {"even": [8, 8, 8, 8], "uneven": [5, 11, 6, 8], "one empty": [6, 0, 9, 7]}
 OPTIMIZERS = {"adam": lambda p: optim.Adam(p, 1e-2), "sgd": lambda p: optim.SGD(p, 0.05, momentum=0.9)}
 CASES = [(norm, deal, optimizer) for norm in NORMS for deal in DEALS for optimizer in OPTIMIZERS]
 
 
 def rows() -> tuple[np.ndarray, np.ndarray]:
-    """Features and classes; means up to ten standard deviations from 0."""
+    """Features and classes; means up to three standard deviations from 0."""
     rng = np.random.default_rng(0)
     y = rng.integers(0, CLASSES, 300)
-    return rng.normal(size=(300, FEATURES)) + np.linspace(-10, 10, FEATURES) + 0.7 * y[:, None], y
+    return rng.normal(size=(300, FEATURES)) + np.linspace(-3, 3, FEATURES) + 0.7 * y[:, None], y
 
 
 def dealt(ranks: range, deal: str, steps: int = STEPS) -> Iterator[tuple[np.ndarray, ...]]:
@@ -50,8 +50,11 @@ def by_rank(model: nn.Module, comm: Communicator) -> np.ndarray:
     found = [np.empty((len(comm.ranks), 0))]
     for layer in model.modules():
         if isinstance(layer, nn.BatchNorm):
-            stored = (layer.running_mean, layer.running_var, np.expand_dims(layer.num_batches_tracked, -1))
-            found += [np.broadcast_to(each, (len(comm.ranks), each.shape[-1])) for each in stored]
+            with comm.holds([[0]] * len(comm.ranks)):
+                offsets = layer.stretches()
+            counted = np.expand_dims(layer.num_batches_tracked, -1)
+            for each in map(np.atleast_2d, (layer.running_mean, layer.running_var, counted)):
+                found.append(np.repeat(each, len(comm.ranks) if len(each) == 1 else np.diff(offsets), axis=0))
     return np.concatenate(found, axis=1)
 
 
