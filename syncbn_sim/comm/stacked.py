@@ -16,6 +16,14 @@ from .serial import SerialCommunicator
 from .stretches import rank_offsets, stretched
 
 
+class OnlyHolder(SerialCommunicator):
+    """The process that holds all ranks: it has nobody to talk to, and speaks for all rows at hand together."""
+
+    def row_groups(self) -> Array | None:
+        """None: all together."""
+        return None
+
+
 class StackedCommunicator(Communicator):
     """Speaks for all ranks that one process holds, R in a row, whose rows stand in one array, one rank's after the other's.
 
@@ -25,7 +33,7 @@ class StackedCommunicator(Communicator):
 
     Args:
         size: number of ranks in all.
-        holders: between the processes, each of which holds equally many; one process: `SerialCommunicator()`.
+        holders: between the processes, each of which holds equally many; one process: `OnlyHolder()`.
         groups: of a communicator that is split: where each group's ranks begin among those held here, and where the last one's end.
     """
 
@@ -111,7 +119,7 @@ class StackedCommunicator(Communicator):
         begins, mine = runs[self.holders.rank]
         outer = self.holders.split(int(mine[0]) if len(mine) == 1 else None)
         if outer is None:
-            return StackedCommunicator(self._held, SerialCommunicator(), np.append(begins, self._held))
+            return StackedCommunicator(self._held, OnlyHolder(), np.append(begins, self._held))
         return StackedCommunicator(self._held * outer.size, outer)
 
     def _allreduce(self, array: Array, op: str) -> Array:
@@ -151,8 +159,9 @@ def _runs(colors: Array) -> tuple[Array, Array]:
     return begins, colors[begins]
 
 
-def run(body: Callable[[Communicator], Any], ranks: int, holders: Communicator) -> list[Any]:
+def run(body: Callable[[Communicator], Any], ranks: int, holders: Communicator | None = None) -> list[Any]:
     """Runs body(comm) once, on so many ranks of this process; the result is that of each of them."""
+    holders = holders or OnlyHolder()
     try:
         result = body(StackedCommunicator(ranks * holders.size, holders))
     except SystemExit as error:

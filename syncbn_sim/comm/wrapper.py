@@ -27,6 +27,10 @@ class Wrapper(Communicator):
         self.inner = inner
         self.rank, self.size, self.backend = inner.rank, inner.size, inner.backend
 
+    def row_groups(self) -> Array | None:
+        """Those of the communicator inside."""
+        return self.inner.row_groups()
+
     def _allreduce(self, array: Array, op: str) -> Array:
         return self.inner._allreduce(array, op)
 

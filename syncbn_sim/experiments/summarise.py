@@ -107,6 +107,6 @@ def _sync_cost(comm: Communicator, runs: dict[str, list[Trained]]) -> SyncCost |
         return None
     spent, share = [run.sync_seconds for run in synced if run.sync_seconds is not None], None
     if spent:
-        talk, whole = comm.allreduce(np.array([sum(spent), sum(run.seconds for run in synced)]))
+        talk, whole = comm.holders.allreduce(np.array([sum(spent), sum(run.seconds for run in synced)]))
         share = float(talk / whole)
     return SyncCost(cost.forward, cost.backward, cost.bytes, share)

@@ -12,13 +12,13 @@ from suites import stacked
 
 from syncbn_sim import data, nn, optim, train
 from syncbn_sim.comm import Communicator, LedgerCommunicator, SerialCommunicator, launch, schedules
-from syncbn_sim.comm.stacked import StackedCommunicator
+from syncbn_sim.comm.stacked import OnlyHolder, StackedCommunicator
 from syncbn_sim.comm.stretches import rank_offsets
 from syncbn_sim.errors import ArgumentError, CommunicatorError, CountError, LaunchError, ShapeError
 
 
 def four() -> StackedCommunicator:
-    return StackedCommunicator(4, SerialCommunicator())
+    return StackedCommunicator(4, OnlyHolder())
 
 
 def test_the_function_is_called_once_and_its_result_is_every_ranks() -> None:
@@ -224,6 +224,27 @@ def test_groups_train_as_groups_of_ranks_that_run_by_themselves(colors: list[int
 
     (found, *_), expected = (launch(main, 4, backend) for backend in ("stacked", "lockstep"))
     stacked.compare(found, expected)
+
+
+@pytest.mark.parametrize("alone", [SerialCommunicator, lambda: LedgerCommunicator(SerialCommunicator())])
+def test_a_synchronised_layer_without_ranks_to_share_with_is_each_ranks_own(alone: Callable[[], Communicator]) -> None:
+    """The default of `comm`, and what `revert_sync_batchnorm` leaves: a rank alone, not all that happen to be at hand."""
+
+    def main(comm: Communicator) -> dict:
+        return stacked.trained(alone(), "sync", "uneven", "adam", comm)
+
+    (found, *_), expected = (launch(main, 4, backend) for backend in ("stacked", "lockstep"))
+    stacked.compare(found, expected)
+    by_holders = launch(lambda comm: stacked.trained(comm.holders, "sync", "uneven", "adam", comm), 4, "stacked")[0]
+    union = launch(stacked.trained, 4, "stacked", args=("sync", "uneven", "adam"))[0]
+    stacked.compare(by_holders, [union])
+
+
+def test_averages_over_some_of_the_ranks_at_hand_are_refused() -> None:
+    comm = four()
+    for part in (comm.split([0, 0, 1, 1]), SerialCommunicator()):
+        with comm.holds([[0, 1]] * 4), pytest.raises(ArgumentError, match=r"comm of AveragedBatchNorm.*lockstep"):
+            nn.AveragedBatchNorm(2, comm=part)(np.ones((8, 2), np.float32))
 
 
 def test_one_row_of_a_rank_has_no_variance_on_stacked_ranks_either() -> None:

@@ -149,6 +149,14 @@ def test_whatever_a_rank_is_the_same_is_found(backend: str, quick_runs: dict) ->
         np.testing.assert_allclose(a[arm]["accuracy"]["values"], b[arm]["accuracy"]["values"], atol=0.02)
 
 
+def test_one_stacked_rank_is_a_serial_run() -> None:
+    pytest.importorskip("sklearn")
+    config = sorted_batches.Config(arms=("iid+local", "iid+sync", "iid+averaged"), rows=64, epochs=1, seeds=1)
+    stacked, serial = (launch(sorted_batches.run, 1, backend, args=(config,))[0] for backend in ("stacked", "serial"))
+    assert stacked.arms == serial.arms
+    assert 0 < stacked.sync.share_of_step < 1
+
+
 def test_json_alone_on_stdout_and_config_file(tmp_path: Path) -> None:
     (tmp_path / "c.toml").write_text('task = "digits"\nseeds = 1\nepochs = 1\narms = ["sorted+sync"]\nranks = 3\n')
     out = tmp_path / "deep" / "runs"

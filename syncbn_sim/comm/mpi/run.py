@@ -12,7 +12,6 @@ from ...errors import LaunchError
 from .. import hybrid, stacked
 from ..base import Communicator
 from ..calls import on_rank, rank_name
-from ..serial import SerialCommunicator
 from .board import Board
 from .checked import CheckedCommunicator
 from .communicator import MPICommunicator
@@ -74,7 +73,7 @@ def run_hybrid(body: Callable[[Communicator], Any], ranks: int | None, checked: 
 def run_stacked(body: Callable[[Communicator], Any], ranks: int | None, checked: bool) -> list[Any] | None:
     """Ranks stacked in each process; without mpirun, in this one."""
     if world_size() is None:
-        return stacked.run(body, ranks or 1, SerialCommunicator())
+        return stacked.run(body, ranks or 1)
     return run(body, ranks, checked, stacked.run)
 
 
