@@ -56,7 +56,18 @@ def test_ranks_must_be_a_multiple_of_the_processes() -> None:
 
 def test_main_job_runs_more_ranks_than_processes(tmp_path: Path) -> None:
     """Stacked in each process, where nobody says otherwise; lockstep ranks find the same."""
-    options = "--task digits --ranks 16 --epochs 1 --seeds 1 --arms sorted+local,sorted+sync".split()
+    options = [
+        "--task",
+        "digits",
+        "--ranks",
+        "16",
+        "--epochs",
+        "1",
+        "--seeds",
+        "1",
+        "--arms",
+        "sorted+local,sorted+sync",
+    ]
     found = {}
     for backend, chosen in (("stacked", []), ("hybrid", ["--backend", "hybrid"])):
         out = tmp_path / backend
