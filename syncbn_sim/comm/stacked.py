@@ -64,17 +64,19 @@ class StackedCommunicator(Communicator):
         Raises:
             ArgumentError: something else.
         """
-        parts = [np.asarray(part) for part in rows] if isinstance(rows, tuple | list) else []
-        if len(parts) != self._held or any(p.ndim != 1 or (p.size and p.dtype.kind not in "iu") for p in parts):
-            got = f"{len(parts)} parts" if parts else f"a {type(rows).__name__}"
+        several = isinstance(rows, tuple | list)
+        fits = several and len(rows) == self._held
+        joined = _joined(rows) if fits else None
+        if joined is None:
+            parts = "parts that are no lists of row indices" if fits else f"{len(rows)} parts" if several else ""
             raise ArgumentError(
                 "rows",
-                got=f"{got}" if len(parts) != self._held else "parts that are no lists of row indices",
+                got=parts or f"a {type(rows).__name__}",
                 expected=f"row indices of each of the ranks {self.ranks.start} to {self.ranks.stop - 1}, one array a rank",
                 do="Pass comm.ranks in place of comm.rank to data.batches and data.epochs.",
             )
-        with stretched(np.cumsum([0, *map(len, parts)])):
-            yield np.concatenate(parts).astype(np.intp, copy=False)
+        with stretched(np.cumsum([0, *map(len, rows)])):
+            yield joined
 
     def row_groups(self) -> Array | None:
         """Offsets of the groups' rows among those at hand; None: all ranks held are of one group, or nobody has said whose the rows are."""
@@ -151,6 +153,17 @@ def _refuse(call: str) -> NoReturn:
         expected="sums over all rows at hand, by comm.holders",
         do='A function that talks rank by rank needs ranks that run by themselves: backend "threads" or "lockstep".',
     )
+
+
+def _joined(parts: Sequence[Any]) -> Array | None:
+    """All row indices in one array; None: parts are something else."""
+    try:
+        joined = np.concatenate(parts)
+    except ValueError:  # of numbers
+        return None
+    # What has no rows may be of any kind, such as [], and makes others seem of that kind.
+    strange = joined.dtype.kind not in "iu" and any(len(p) and np.asarray(p).dtype.kind not in "iu" for p in parts)
+    return None if strange or joined.ndim != 1 else joined.astype(np.intp, copy=False)
 
 
 def _runs(colors: Array) -> tuple[Array, Array]:

@@ -96,7 +96,7 @@ def test_rows_are_held_rank_after_rank_and_only_inside_the_block() -> None:
         (slice(8), "got a slice"),
         (None, "got a NoneType"),
         ([np.arange(2)] * 3, "got 3 parts"),
-        ([], "got a list"),
+        ([], "got 0 parts"),
         ([0, 1, 2, 3], "got parts that are no lists of row indices"),
         ([np.ones(2, bool)] * 4, "got parts that are no lists of row indices"),
         ([np.ones(2)] * 4, "got parts that are no lists of row indices"),
