@@ -36,7 +36,7 @@ def talk(ranks: int, body: str) -> list[Any]:
 def test_nobody_sleeps_through(ranks: int) -> None:
     """Thousands of meetings, ranks late by nothing, by about as long as others look, and by longer; between any two steps, too."""
     body = f"""
-rounds, gate.REST = {4000 // ranks}, 1
+rounds, gate.SHORT_REST, gate.LONG_REST = {4000 // ranks}, 10**6, 10**6
 def main(comm):
     rng = random.Random(comm.rank)
     def dawdle():
@@ -89,24 +89,38 @@ def main(comm):
     assert max(talk(3, body)) < 0.2
 
 
-def test_where_a_core_comes_back_late_no_rank_looks_again() -> None:
-    """One look that takes 5 ms, as on a core with a busy program, then none on any rank for 300 times as long, then one."""
+def test_where_cores_come_back_late_ranks_look_less_and_less() -> None:
+    """Looks take 5 ms, as on a core with a busy program: all rest for 50 ms, 100, 200, 200. Then one has been an exception: 50 again."""
     body = """
-class Busy:
+gate.SHORT_REST, gate.LONG_REST = 50_000_000, 200_000_000
+late, looks = True, []
+class Core:
     def sched_yield():
-        calls["look"] += 1
-        time.sleep(5e-3)
-gate.os = Busy
+        looks.append(time.monotonic())
+        time.sleep(5e-3 * late)
+gate.os = Core
 def main(comm):
-    looks = []
-    for rest in (1, 2, 0):
-        for number in range(10):
-            time.sleep(2e-3 * (number % comm.size == comm.rank))
-            comm.barrier()
-        looks.append(int(comm.allreduce(np.array([calls["look"]]))[0]))
-        time.sleep(rest)
-    return looks
+    global late
+    def meet(seconds):
+        looks.clear()
+        end = time.monotonic() + seconds
+        while comm.allreduce(np.array([end - time.monotonic()]), "min")[0] > 0:
+            if comm.rank == 1:
+                time.sleep(2e-3)
+        return len(looks)
+    meet(0.9)
+    gaps = np.diff(looks)
+    late = False
+    time.sleep(0.5)
+    often = meet(0.2)
+    late = True
+    meet(0.05)
+    late = False
+    time.sleep(0.05)
+    return gaps.tolist(), often, meet(0.05)
 """
-    first, second, third = talk(3, body)[0]
-    assert 1 <= first <= 3  # all that looked when nobody had told yet
-    assert second == first < third <= first + 3
+    gaps, often, again = talk(2, body)[0]
+    assert all(a >= b for a, b in zip(gaps, [0.05, 0.1, 0.2, 0.2, 0.2], strict=False)), gaps
+    assert 3 <= len(gaps) < 6
+    assert often > 100
+    assert again > 10

@@ -15,8 +15,9 @@ if TYPE_CHECKING:
 LOOKS = 100
 # Nanoseconds. A core that was offered and comes back later has been with a busy program: other ranks are done sooner.
 TAKEN = 1_000_000
-# Then no rank looks for so many times what that took. On a busy core to sleep is quickest: who is woken gets it at once.
-REST = 300
+# Then no rank looks for so many nanoseconds, twice as many if the last rest has not helped for as long as it was, and so on up to the
+# second number. On a busy core to sleep is quickest, since who is woken gets it at once, where an offered one costs milliseconds.
+SHORT_REST, LONG_REST = 20_000_000, 3_000_000_000
 
 
 class Gate:
@@ -38,14 +39,16 @@ class Gate:
         from mpi4py import MPI
 
         self._rank, self._pipes, self._meeting = comm.rank, pipes, 0
-        self._window = MPI.Win.Allocate_shared(8 * (2 * comm.size + 1) if comm.rank == 0 else 0, 1, comm=comm)
+        self._window = MPI.Win.Allocate_shared(16 * (comm.size + 1) if comm.rank == 0 else 0, 1, comm=comm)
         self._window.Lock_all(MPI.MODE_NOCHECK)
         self._fence = self._window.Sync
         shared: Any = self._window.Shared_query(0)[0]
         # Items of a memoryview are plain numbers, and there several times as quickly as those of an array.
         words = memoryview(shared).cast("B").cast("q")
-        self._come, self._asleep, self._no_looks_before = words[: comm.size], words[comm.size : -1], words[-1:]
-        self._come[self._rank] = self._asleep[self._rank] = self._no_looks_before[0] = 0
+        self._come, self._asleep = words[: comm.size], words[comm.size : -2]
+        # When the latest rest from looking ends, and how long it is.
+        self._rest = words[-2:]
+        self._come[self._rank] = self._asleep[self._rank] = self._rest[0] = self._rest[1] = 0
         self._awaited = self._come[:1] if self._rank else self._come[1:]
         comm.Barrier()
 
@@ -96,15 +99,22 @@ class Gate:
     def _look(self) -> bool:
         """Whether they have come while this rank looked."""
         before = time.monotonic_ns()
-        if before < self._no_looks_before[0]:
+        if before < self._rest[0]:
             return False
         for _ in range(LOOKS):
             os.sched_yield()
             now = time.monotonic_ns()
             if now - before > TAKEN:
-                self._no_looks_before[0] = now + REST * (now - before)
+                self._stop_looking(now)
                 break
             if self._are_there():
                 return True
             before = now
         return False
+
+    def _stop_looking(self, now: int) -> None:
+        """Tells all ranks, if nobody has yet."""
+        end, length = self._rest
+        if now >= end:
+            length = min(2 * length, LONG_REST) if now < end + length else SHORT_REST
+            self._rest[0], self._rest[1] = now + length, length
