@@ -90,14 +90,14 @@ def main(comm):
 
 
 def test_where_cores_come_back_late_ranks_look_less_and_less() -> None:
-    """Looks take 5 ms, as on a core with a busy program: all rest for 50 ms, 100, 200, 200. Then one has been an exception: 50 again."""
+    """Looks take 20 ms, as on cores with busy programs: all rest for 50 ms, 100, 100. After a long peace it is an exception: 50 again."""
     body = """
-gate.SHORT_REST, gate.LONG_REST = 50_000_000, 200_000_000
+gate.SHORT_REST, gate.LONG_REST, gate.TAKEN = 50_000_000, 100_000_000, 15_000_000
 late, looks = True, []
 class Core:
     def sched_yield():
         looks.append(time.monotonic())
-        time.sleep(5e-3 * late)
+        time.sleep(0.02 * late)
 gate.os = Core
 def main(comm):
     global late
@@ -111,16 +111,16 @@ def main(comm):
     meet(0.9)
     gaps = np.diff(looks)
     late = False
-    time.sleep(0.5)
+    time.sleep(1.2)
     often = meet(0.2)
     late = True
-    meet(0.05)
+    meet(0.03)
     late = False
-    time.sleep(0.05)
-    return gaps.tolist(), often, meet(0.05)
+    time.sleep(0.04)
+    return gaps.tolist(), often, meet(0.03)
 """
     gaps, often, again = talk(2, body)[0]
-    assert all(a >= b for a, b in zip(gaps, [0.05, 0.1, 0.2, 0.2, 0.2], strict=False)), gaps
-    assert 3 <= len(gaps) < 6
-    assert often > 100
-    assert again > 10
+    assert len(gaps) > 2
+    assert all(a >= b for a, b in zip(gaps, [0.05, *[0.1] * len(gaps)], strict=False)), gaps
+    assert often > 10
+    assert again > 0

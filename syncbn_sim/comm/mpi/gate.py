@@ -15,8 +15,8 @@ if TYPE_CHECKING:
 LOOKS = 100
 # Nanoseconds. A core that was offered and comes back later has been with a busy program: other ranks are done sooner.
 TAKEN = 1_000_000
-# Then no rank looks for so many nanoseconds, twice as many if the last rest has not helped for as long as it was, and so on up to the
-# second number. On a busy core to sleep is quickest, since who is woken gets it at once, where an offered one costs milliseconds.
+# Then no rank looks for so many nanoseconds; for twice as many if the last rest was followed by less than 10 times as long without such
+# a look; and so on up to the second number. On a busy core to sleep is quickest: who is woken gets it at once, an offered one costs ms.
 SHORT_REST, LONG_REST = 20_000_000, 3_000_000_000
 
 
@@ -116,5 +116,5 @@ class Gate:
         """Tells all ranks, if nobody has yet."""
         end, length = self._rest
         if now >= end:
-            length = min(2 * length, LONG_REST) if now < end + length else SHORT_REST
+            length = min(2 * length, LONG_REST) if now < end + 10 * length else SHORT_REST
             self._rest[0], self._rest[1] = now + length, length
