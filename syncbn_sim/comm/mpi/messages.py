@@ -46,6 +46,11 @@ def as_bytes(array: Array) -> Array:
     return array.reshape(-1).view(np.uint8) if array.size else np.empty(0, np.uint8)
 
 
+def apart(array: Array, out: Array) -> Array:
+    """The array, or a copy if it shares memory with `out` and is another one."""
+    return array.copy() if out is not array and np.may_share_memory(array, out) else array
+
+
 def _header(array: Array) -> Array:
     kind = pickle.dumps((array.dtype.str, array.shape))
     return np.frombuffer(len(kind).to_bytes(4, "little") + kind, np.uint8)
