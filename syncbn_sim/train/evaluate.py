@@ -36,7 +36,7 @@ def with_averaged_statistics(model: M, comm: Communicator, rows_seen: float | Se
     for layer in copy.modules():
         if isinstance(layer, BatchNorm) and layer.running_mean is not None and layer.running_var is not None:
             own = np.atleast_2d(np.concatenate([layer.running_mean, layer.running_var], axis=-1, dtype=np.float64))
-            weights = _by_stretch(layer, seen) if len(own) > 1 else seen.sum(keepdims=True)
+            weights = _weights(layer, len(own), seen)
             total = comm.holders.allreduce(np.append(weights @ own, weights.sum()))
             _keep_first(layer)
             if total[-1] == 0:  # nobody has trained: all still hold the initial ones
@@ -62,11 +62,13 @@ def with_statistics_of_rank_0(model: M, comm: Communicator) -> M:
     return copy
 
 
-def _by_stretch(layer: BatchNorm, seen: Array) -> Array:
-    """What the ranks of each stretch have seen together: a layer cuts rows seen as it cuts rows at hand."""
-    with stretched(np.append(0.0, np.cumsum(seen))):
+def _weights(layer: BatchNorm, rows: int, seen: Array) -> Array:
+    """What stands behind each of so many rows of running statistics: one for all ranks, one for each, or one for each group."""
+    if rows == len(seen):
+        return seen
+    with stretched(np.append(0.0, np.cumsum(seen))):  # a layer cuts rows seen as it cuts rows at hand
         offsets = layer.stretches()
-    return seen.sum(keepdims=True) if offsets is None else np.diff(offsets)
+    return seen.sum(keepdims=True) if rows == 1 or offsets is None else np.diff(offsets)
 
 
 def _keep_first(layer: BatchNorm) -> None:

@@ -264,6 +264,25 @@ def test_statistics_by_rank_are_not_used_on_rows_of_nobody() -> None:
     assert train.with_averaged_statistics(layer, comm, 1)(x).shape == x.shape
 
 
+def test_statistics_by_rank_are_averaged_before_or_after_a_layer_is_converted() -> None:
+    comm, layer, x = four(), nn.BatchNorm(2, dtype=np.float64), np.random.default_rng(0).normal(size=(9, 2))
+    rows, seen = [[0, 1], [2, 3], [4, 5], [6, 7, 8]], [2, 2, 2, 3]
+    model = nn.Sequential(layer)
+    with comm.holds(rows):
+        model(x)
+    nn.clear_contexts(model)
+    before = train.with_averaged_statistics(model, comm, seen).state_dict()
+    nn.convert_sync_batchnorm(model, comm)
+    with comm.holds(rows), pytest.raises(ShapeError, match=r"those of 4 ranks, each with its own.*with_averaged"):
+        model(x)  # for which rank would it go on?
+    joined = train.with_averaged_statistics(model, comm, seen)
+    for name, value in joined.state_dict().items():
+        np.testing.assert_array_equal(value, before[name])
+    with comm.holds(rows):
+        joined(x)
+    assert joined[0].running_mean.shape == (2,)
+
+
 @pytest.mark.parametrize("processes", [1, 2])
 def test_stacked_inside_processes(processes: int) -> None:
     """Contract, refusals, groups, and fifty steps of every norm, against lockstep ranks: tests/suites/stacked_program.py."""
