@@ -134,6 +134,7 @@ def run(comm: Communicator, config: Config, progress: Progress = SILENT, task: T
             for arm in config.arms:
                 show = partial(_show, on_step, sum(map(len, runs.values())), len(config.arms) * config.seeds, arm)
                 runs[arm].append(Training(comm, task, config, Arm.parse(arm), split, seed).run(show))
+            del split  # before the next one is made
     kept = {name: value for name, value in vars(config).items() if config.own or name != "log"}
     return summarise(comm, task, kept, runs, alike, time.perf_counter() - start)
 

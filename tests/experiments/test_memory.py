@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import tracemalloc
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -15,7 +16,7 @@ from syncbn_sim.experiments.norms import NORMS
 from syncbn_sim.experiments.summarise import how_alike
 from syncbn_sim.experiments.tasks import REQUESTS
 from syncbn_sim.experiments.training import Recipe, Training
-from syncbn_sim.report.progress import Progress
+from syncbn_sim.report.progress import SILENT, Progress
 
 RANKS = 32
 
@@ -37,10 +38,11 @@ def test_the_arrays_of_a_step_are_not_more_than_the_estimate_has_for_them(norm: 
         split = REQUESTS.split(4, 8, 0, "float32")  # little data, many rows a step
         split = replace(split, train=split.train.take(slice(0, 4000)))
         task = replace(REQUESTS, rows=500, split=lambda *args: split)
-        training = Training(comm, task, Recipe(epochs=3), Arm.parse(f"iid+{norm}"), split, 0)
-        tracemalloc.start()
-        for _ in training._train():
-            pass
+        for trace in (lambda: None, tracemalloc.start):  # the first time what compiles the loops is loaded
+            training = Training(comm, task, Recipe(epochs=3), Arm.parse(f"iid+{norm}"), split, 0)
+            trace()
+            for _ in training._train():
+                pass
         _, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         return peak
@@ -64,3 +66,17 @@ def test_a_run_that_takes_much_says_so_before_it_begins(capsys: pytest.CaptureFi
         told = capsys.readouterr().out
         assert said in told
         assert ("take about 3.8 GB of memory in each process." in told) == bool(said)
+
+
+def test_a_seeds_data_are_gone_before_the_next_ones_are_made() -> None:
+    made = []
+
+    def split(*args):
+        assert all(each() is None for each in made)
+        found = REQUESTS.split(2, 8, 0, "float32")
+        made.append(weakref.ref(found.train.x))
+        return found
+
+    config = sorted_batches.Config(task="requests", seeds=3, rows=64, arms=("iid+sync", "iid+local"))
+    launch(sorted_batches.run, 2, "stacked", args=(config, SILENT, replace(REQUESTS, split=split)))
+    assert len(made) == 3
