@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from ..arrays import Array
-from ..errors import ArgumentError, unknown
+from ..errors import ArgumentError, named
 
 
 @dataclass(frozen=True)
@@ -130,9 +130,7 @@ def link_named(name: str) -> Link:
     Raises:
         ArgumentError: there is none; the nearest is suggested.
     """
-    if name not in LINKS:
-        raise unknown("link", name, LINKS)
-    return LINKS[name]
+    return named("link", name, LINKS)
 
 
 FARTHER = 1 << 40  # ranks in the outermost unit: all there are
