@@ -187,27 +187,21 @@ class Module:
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """This module ("") and all below it, by dotted name; a module used twice comes once, under its first name."""
         _check_nothing_hidden(self)
-        seen: set[int] = set()
-        for name, module in self._named_places(prefix):
-            if id(module) not in seen:
-                seen.add(id(module))
-                yield name, module
-
-    def _named_places(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
-        yield prefix, self
-        for name, child in self.named_children():
-            yield from child._named_places(f"{prefix}.{name}" if prefix else name)
+        yield from self._places(prefix, set())
 
     def modules(self) -> Iterator[Module]:
         """This module and all below it, each once."""
-        waiting: list[Module] = [self]
-        seen: set[int] = set()
-        while waiting:
-            module = waiting.pop(0)
-            if id(module) not in seen:
-                seen.add(id(module))
-                yield module
-                waiting[:0] = [child for _, child in module.named_children()]
+        return (module for _, module in self._places("", set()))
+
+    def _places(self, prefix: str, seen: set[int] | None) -> Iterator[tuple[str, Module]]:
+        """Names and modules from here on, without those seen before; None: each under every name it has."""
+        if seen is not None:
+            if id(self) in seen:
+                return
+            seen.add(id(self))
+        yield prefix, self
+        for name, child in self.named_children():
+            yield from child._places(f"{prefix}.{name}" if prefix else name, seen)
 
     def parameters(self) -> list[Parameter]:
         """All parameters below this module, each once, in a fixed order.
@@ -217,17 +211,15 @@ class Module:
                 `eval`, `named_modules`, `state_dict` and `load_state_dict`.)
         """
         _check_nothing_hidden(self)
-        found = {}
-        for module in self.modules():
-            found.update({id(value): value for value in vars(module).values() if isinstance(value, Parameter)})
-        return list(found.values())
+        return list({id(parameter): parameter for parameter in self._parameters()}.values())
 
     def zero_grad(self) -> None:
         """Forgets all gradients."""
-        for module in self.modules():
-            for value in vars(module).values():
-                if isinstance(value, Parameter):
-                    value.grad = None
+        for parameter in self._parameters():
+            parameter.grad = None
+
+    def _parameters(self) -> Iterator[Parameter]:
+        return (value for module in self.modules() for value in vars(module).values() if isinstance(value, Parameter))
 
     def train(self, mode: bool = True) -> Self:
         """Training mode for this module and all below it; returns itself."""
@@ -242,7 +234,7 @@ class Module:
 
     def state_dict(self) -> dict[str, Array]:
         """Copies of all parameters and buffers by dotted name, PyTorch's names. A shared layer appears under each of its names."""
-        return {key: np.array(get()) for key, get, _ in self._state()}
+        return {key: np.array(getattr(owner, name)) for key, owner, name in self._state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Copies the arrays of a state dict into this module, keeping this module's dtypes. Nothing is changed on an error.
@@ -253,7 +245,7 @@ class Module:
         Raises:
             StateDictError: names are missing or unknown, a shape differs, or an entry is not numbers (a count: a whole number >= 0).
         """
-        entries = {key: (get, put) for key, get, put in self._state()}
+        entries = {key: (owner, name) for key, owner, name in self._state()}
         missing = sorted(key for key in entries if key not in state and key.split(".")[-1] != "num_batches_tracked")
         unknown = sorted((key for key in state if key not in entries), key=str)
         if missing or unknown:
@@ -263,24 +255,20 @@ class Module:
                 expected=f"exactly the names {sorted(entries)}",
                 do="Load it into a model of the same structure.",
             )
-        converted = [(put, entry(key, state[key], get())) for key, (get, put) in entries.items() if key in state]
-        for put, array in converted:
-            put(array)
+        converted = {key: entry(key, state[key], getattr(*place)) for key, place in entries.items() if key in state}
+        for key, array in converted.items():
+            setattr(*entries[key], array)
 
-    def _state(self) -> Iterator[tuple[str, Any, Any]]:
-        """Lists (dotted name, read, write) of every parameter and buffer."""
+    def _state(self) -> Iterator[tuple[str, Any, str]]:
+        """Lists (dotted name, object, its attribute) of the array of every parameter and buffer."""
         _check_nothing_hidden(self)
-        for prefix, module in self._named_places():
+        for prefix, module in self._places("", None):
             dotted = f"{prefix}." if prefix else ""
             for name, value in list(vars(module).items()):
                 if isinstance(value, Parameter):
-                    yield dotted + name, (lambda p=value: p.data), (lambda a, p=value: setattr(p, "data", a))
+                    yield dotted + name, value, "data"
                 elif name in module._buffers and value is not None:
-                    yield (
-                        dotted + name,
-                        (lambda m=module, n=name: getattr(m, n)),
-                        (lambda a, m=module, n=name: setattr(m, n, a)),
-                    )
+                    yield dotted + name, module, name
 
 
 def _check_nothing_hidden(model: Module) -> None:
