@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from ..comm.base import Communicator
 from ..errors import ArgumentError, unknown
@@ -19,15 +19,6 @@ from ..report.progress import Progress
 
 C = TypeVar("C")
 R = TypeVar("R")
-C_ = TypeVar("C_", contravariant=True)
-R_ = TypeVar("R_", covariant=True)
-
-
-class Runs(Protocol[C_, R_]):
-    """What every rank does: (comm, config, progress) -> the result, of which rank 0's counts."""
-
-    def __call__(self, comm: Communicator, config: C_, progress: Progress, /) -> R_:
-        """Runs it."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +30,7 @@ class Experiment(Generic[C, R]):
         question: one line.
         Config: a frozen dataclass of its options, each with a default and documented under "Attributes:"; a dataclass in it is
             taken for more options.
-        run: what every rank does.
+        run: what every rank does: (comm, config, progress) -> the result, of which rank 0's counts.
         table: the result in rows and columns.
         figure: a PNG of the results of all parts.
         conclusion: the finding in plain words, with what it does not show.
@@ -52,7 +43,7 @@ class Experiment(Generic[C, R]):
     name: str
     question: str
     Config: type[C]
-    run: Runs[C, R]
+    run: Callable[[Communicator, C, Progress], R]
     table: Callable[[R], str]
     figure: Callable[[Sequence[R]], bytes]
     conclusion: Callable[[R], str]

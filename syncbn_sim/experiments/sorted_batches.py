@@ -201,9 +201,8 @@ def _no_clear_loss(result: Result, change: Estimate, level: Callable[[str], str]
         f"on shuffled {result.rows_are}: a difference of {estimated(change, 100, 2, plus=True)} points"
     )
     if change.interval and change.interval[0] > -NO_EFFECT and change.interval[1] < NO_EFFECT:
-        return (
-            f"{compared}, within +-{100 * NO_EFFECT:g}: sorting is not your problem, and SyncBN has nothing to repair."
-        )
+        near = f"within +-{100 * NO_EFFECT:g}"
+        return f"{compared}, {near}: sorting is not your problem, and SyncBN has nothing to repair."
     if change.interval and change.interval[0] > 0:
         return f"{compared}. On these seeds sorting does not hurt, it helps: SyncBN has nothing to repair."
     return f"{compared}. These seeds cannot tell whether sorting hurts: use more --seeds."
