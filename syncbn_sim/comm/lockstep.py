@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from ..arrays import Array
-from ..errors import CommunicatorError, MissingDependencyError
+from ..errors import CommunicatorError, not_installed
 from .base import REDUCIBLE, REDUCTIONS, Communicator
 from .calls import Asked, Call, finished, not_its_own, on_rank, stopped, stuck
 from .meeting import Group, MeetingCommunicator
@@ -66,9 +66,8 @@ class World:
 
     def refuse(self, rank: int) -> NoReturn:
         """Raises the error for a call on the communicator of a rank that is not running."""
-        raise not_its_own(
-            self.global_ranks[rank], "" if self.running is None else f"rank {self.global_ranks[self.running]}"
-        )
+        user = "" if self.running is None else f"rank {self.global_ranks[self.running]}"
+        raise not_its_own(self.global_ranks[rank], user)
 
     def sleep(self, rank: int) -> None:
         """Lets the next rank that is awake run; returns when this one has been woken, and its turn has come."""
@@ -225,9 +224,7 @@ def _take_turns(world: World, rank_main: Callable[[int], None], ranks: int) -> N
     try:
         from greenlet import getcurrent, greenlet
     except ImportError as error:
-        raise MissingDependencyError(
-            "lockstep", got="no greenlet", expected="greenlet", do="pip install 'syncbn-sim[lockstep]'."
-        ) from error
+        raise not_installed("lockstep", "greenlet", "lockstep") from error
     world.hub = getcurrent()
     for rank in range(ranks):
         task = greenlet(partial(rank_main, rank))

@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from ..arrays import Array
-from ..errors import ArgumentError
+from ..errors import ArgumentError, check_whole
 
 
 def check_momentum(momentum: float | None) -> None:
@@ -67,8 +67,7 @@ def debias(value: Array, initial: float, momentum: float, batches: int) -> Array
     Raises:
         ArgumentError: no batch has been seen, or none has counted (a = 0), so nothing but the initial value is there.
     """
-    if batches < 1:
-        raise ArgumentError("batches", got=batches, expected="at least 1", do="Average a batch first.")
+    check_whole("batches", batches, do="Average a batch first.")
     left = initial_weight(momentum, batches)
     if left == 1:
         raise ArgumentError(
