@@ -79,9 +79,8 @@ def read_options(experiment: Experiment[C, Any], arguments: list[str], command: 
         SystemExit: --help, or an option that there is not; said by then.
     """
     if clash := sorted({field.name for field in fields(Options)} & set(flat(experiment.Config()))):
-        raise ArgumentError(
-            "options", got=", ".join(clash), expected="names that are not the runner's", do="Rename them in Config."
-        )
+        own = "names that are not the runner's"
+        raise ArgumentError("options", got=", ".join(clash), expected=own, do="Rename them in Config.")
     start = _start(experiment)
     unchecked: Any = _unchecked(experiment.Config)
     kind: Any = Options
@@ -142,19 +141,12 @@ def _options_in(file: str, default: dict[str, Any]) -> list[str]:
     try:
         values = tomllib.loads(Path(file).read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ArgumentError(
-            "--config",
-            got=f"{file} ({error})",
-            expected="a readable TOML file",
-            do="Start from a config.toml in runs/.",
-        ) from error
-    if strange := sorted({name for name in values if name.replace("-", "_") not in default.keys() - {"config"}}):
-        raise ArgumentError(
-            "--config",
-            got=f"{file} with {', '.join(strange)}",
-            expected=f"options of this experiment: {', '.join(default.keys() - {'config'})}",
-            do="Is it another experiment's file?",
-        )
+        got, do = f"{file} ({error})", "Start from a config.toml in runs/."
+        raise ArgumentError("--config", got=got, expected="a readable TOML file", do=do) from error
+    known = default.keys() - {"config"}
+    if strange := sorted({name for name in values if name.replace("-", "_") not in known}):
+        got, expected = f"{file} with {', '.join(strange)}", f"options of this experiment: {', '.join(known)}"
+        raise ArgumentError("--config", got=got, expected=expected, do="Is it another experiment's file?")
     return [_spelled(name, value, default.get(name), file) for name, value in values.items()]
 
 

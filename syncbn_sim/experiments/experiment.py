@@ -55,16 +55,12 @@ class Experiment(Generic[C, R]):
     def __post_init__(self) -> None:
         """Refuses a name that names no folder, and a Config from which options cannot be read."""
         if not self.name.isidentifier():
-            raise ArgumentError(
-                "name", got=repr(self.name), expected="letters, digits and _", do="Name it as its file."
-            )
+            name = repr(self.name)
+            raise ArgumentError("name", got=name, expected="letters, digits and _", do="Name it as its file.")
         if wrong := _wrong_with(self.Config):
-            raise ArgumentError(
-                f"experiment {self.name}",
-                got=wrong,
-                expected="a dataclass, frozen since all ranks share it, with a default for each option",
-                do="Write @dataclass(frozen=True) above Config, and `rows: int = 4` in it.",
-            )
+            expected = "a dataclass, frozen since all ranks share it, with a default for each option"
+            do = "Write @dataclass(frozen=True) above Config, and `rows: int = 4` in it."
+            raise ArgumentError(f"experiment {self.name}", got=wrong, expected=expected, do=do)
 
 
 def _wrong_with(kind: type) -> str:
@@ -100,12 +96,9 @@ def find(name: str) -> Experiment[Any, Any]:
     if name.endswith(".py"):
         module = _loaded(Path(name))
         if not isinstance(getattr(module, "EXPERIMENT", None), Experiment):
-            raise ArgumentError(
-                "experiment",
-                got=f"{name}, which has none",
-                expected="a file with EXPERIMENT = Experiment(...)",
-                do="docs/howto/new_experiment.md shows one.",
-            )
+            expected = "a file with EXPERIMENT = Experiment(...)"
+            do = "docs/howto/new_experiment.md shows one."
+            raise ArgumentError("experiment", got=f"{name}, which has none", expected=expected, do=do)
         return module.EXPERIMENT
     experiment = _of_folder(name) if name in _files() else None
     if experiment is not None:
@@ -117,12 +110,8 @@ def _of_folder(name: str) -> Experiment[Any, Any] | None:
     """That of a file of this folder; None: the file is a helper."""
     found = getattr(importlib.import_module(f"{__package__}.{name}"), "EXPERIMENT", None)
     if found is not None and getattr(found, "name", None) != name:
-        raise ArgumentError(
-            f"EXPERIMENT of {name}.py",
-            got=f"{getattr(found, 'name', found)!r}",
-            expected=f"an Experiment with name={name!r}",
-            do="Name it as its file.",
-        )
+        got, expected = repr(getattr(found, "name", found)), f"an Experiment with name={name!r}"
+        raise ArgumentError(f"EXPERIMENT of {name}.py", got=got, expected=expected, do="Name it as its file.")
     return found
 
 
