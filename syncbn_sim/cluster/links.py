@@ -35,12 +35,8 @@ class Link:
     def __post_init__(self) -> None:
         for name, value in (("alpha", self.alpha), ("beta", self.beta), ("base", self.base)):
             if value is not None and not 0 <= value < np.inf:
-                raise ArgumentError(
-                    name,
-                    got=value,
-                    expected="a finite number of seconds, 0 or more",
-                    do="A microsecond is 1e-6; beta is 1 / bytes per second.",
-                )
+                do = "A microsecond is 1e-6; beta is 1 / bytes per second."
+                raise ArgumentError(name, got=value, expected="a finite number of seconds, 0 or more", do=do)
 
     def seconds(self, size: float) -> float:
         """Computes alpha + n beta, for a message of n bytes."""
@@ -69,11 +65,9 @@ class Topology:
     def __post_init__(self) -> None:
         sizes = [size for size, _ in self.levels]
         if not sizes or any(b % a or b <= a for a, b in pairwise(sizes)):
+            expected = "sizes that grow, each a multiple of the one before"
             raise ArgumentError(
-                "levels",
-                got=sizes,
-                expected="sizes that grow, each a multiple of the one before",
-                do="For example 8 devices per node, 256 per rack.",
+                "levels", got=sizes, expected=expected, do="For example 8 devices per node, 256 per rack."
             )
 
     def between(self, a: int, b: int) -> Link:

@@ -53,12 +53,8 @@ class Loss:
             ContextError: there was no call.
         """
         if self._context is None:
-            raise ContextError(
-                f"{type(self).__name__}.backward",
-                got="no loss to go back through",
-                expected="one call for each backward",
-                do="Call the loss first.",
-            )
+            subject, got = f"{type(self).__name__}.backward", "no loss to go back through"
+            raise ContextError(subject, got=got, expected="one call for each backward", do="Call the loss first.")
         (probabilities, labels, w, dtype), self._context = self._context, None
         gradient = self.gradients(probabilities, labels)
         if w is not None:

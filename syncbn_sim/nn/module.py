@@ -67,12 +67,9 @@ class Module:
         """Refuses the name that PyTorch would call."""
         super().__init_subclass__()
         if "forward" in vars(cls):
-            raise ArgumentError(
-                f"class {cls.__name__}",
-                got="a method forward",
-                expected="_forward(x, counts), returning y and what _backward(dy, context) needs",
-                do="Write that, or, to work on the output of a layer, __call__(x, weights=None).",
-            )
+            expected = "_forward(x, counts), returning y and what _backward(dy, context) needs"
+            do = "Write that, or, to work on the output of a layer, __call__(x, weights=None)."
+            raise ArgumentError(f"class {cls.__name__}", got="a method forward", expected=expected, do=do)
 
     def __call__(self, x: Array, weights: object | None = None) -> Array:
         """Runs the forward pass; `weights` are frequency weights, one per position or one per row (0 masks it)."""
@@ -84,12 +81,9 @@ class Module:
             x = mask.zeroed(x)
         given = self._forward(x, counts)
         if not (isinstance(given, tuple) and len(given) == 2 and isinstance(given[0], np.ndarray)):
-            raise ArgumentError(
-                f"{type(self).__name__}._forward",
-                got=f"a {type(given).__name__}",
-                expected="(y, context), an array and what _backward needs",
-                do="Return both: `return y, context`, or `return y, None`.",
-            )
+            subject, got = f"{type(self).__name__}._forward", f"a {type(given).__name__}"
+            do = "Return both: `return y, context`, or `return y, None`."
+            raise ArgumentError(subject, got=got, expected="(y, context), an array and what _backward needs", do=do)
         y, context = given
         if y.dtype is not x.dtype:
             y = y.astype(x.dtype, copy=False)
@@ -108,29 +102,20 @@ class Module:
         """
         dy = as_float_array(dy, "dy")
         if not self._contexts:
-            raise ContextError(
-                f"{type(self).__name__}.backward",
-                got="no forward pass to go back through",
-                expected="one forward for each backward",
-                do="Call the model first, outside nn.no_backward.",
-            )
+            subject, got = f"{type(self).__name__}.backward", "no forward pass to go back through"
+            do = "Call the model first, outside nn.no_backward."
+            raise ContextError(subject, got=got, expected="one forward for each backward", do=do)
         x_shape, y_shape, dtype, mask, context = self._contexts.pop()
         if dy.shape != y_shape:
-            raise ShapeError(
-                f"{type(self).__name__} dy",
-                got=dy.shape,
-                expected=f"{y_shape}, the shape of y",
-                do="Pass the gradient of the latest forward pass.",
-            )
+            subject, do = f"{type(self).__name__} dy", "Pass the gradient of the latest forward pass."
+            raise ShapeError(subject, got=dy.shape, expected=f"{y_shape}, the shape of y", do=do)
         if mask:
             dy = mask.zeroed(dy)
         dx = self._backward(dy, context)
         if np.shape(dx) != x_shape:
+            subject, got = f"{type(self).__name__}._backward", f"a {type(dx).__name__} of {np.shape(dx)}"
             raise ShapeError(
-                f"{type(self).__name__}._backward",
-                got=f"a {type(dx).__name__} of {np.shape(dx)}",
-                expected=f"an array of {x_shape}, the shape of x",
-                do="Return d loss / d x.",
+                subject, got=got, expected=f"an array of {x_shape}, the shape of x", do="Return d loss / d x."
             )
         if dx.dtype is not dtype:
             dx = dx.astype(dtype, copy=False)
@@ -148,9 +133,8 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} has no _backward(dy, context)")
 
     def __repr__(self) -> str:
-        children = "".join(
-            f"\n  ({name}): " + repr(child).replace("\n", "\n  ") for name, child in self.named_children()
-        )
+        indented = ((name, repr(child).replace("\n", "\n  ")) for name, child in self.named_children())
+        children = "".join(f"\n  ({name}): {child}" for name, child in indented)
         own = ", ".join(f"{name} {p.data.shape}" for name, p in vars(self).items() if isinstance(p, Parameter))
         return f"{type(self).__name__}({own}{children}{chr(10) if children else ''})"
 
@@ -249,12 +233,9 @@ class Module:
         missing = sorted(key for key in entries if key not in state and key.split(".")[-1] != "num_batches_tracked")
         unknown = sorted((key for key in state if key not in entries), key=str)
         if missing or unknown:
-            raise StateDictError(
-                "state_dict",
-                got=f"missing {missing}, unknown {unknown}",
-                expected=f"exactly the names {sorted(entries)}",
-                do="Load it into a model of the same structure.",
-            )
+            got, expected = f"missing {missing}, unknown {unknown}", f"exactly the names {sorted(entries)}"
+            do = "Load it into a model of the same structure."
+            raise StateDictError("state_dict", got=got, expected=expected, do=do)
         converted = {key: entry(key, state[key], getattr(*place)) for key, place in entries.items() if key in state}
         for key, array in converted.items():
             setattr(*entries[key], array)

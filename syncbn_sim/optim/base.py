@@ -26,17 +26,12 @@ class Optimizer:
 
     def __init__(self, parameters: Sequence[Parameter], lr: float) -> None:
         if not 0 <= lr < math.inf:
-            raise ArgumentError(
-                "lr",
-                got=lr,
-                expected="a finite number, 0 or above",
-                do="1e-3 is a usual start for Adam, 1e-1 for SGD; 0 moves nothing.",
-            )
+            do = "1e-3 is a usual start for Adam, 1e-1 for SGD; 0 moves nothing."
+            raise ArgumentError("lr", got=lr, expected="a finite number, 0 or above", do=do)
         self.parameters = list(parameters)
         if not self.parameters:
-            raise ArgumentError(
-                "parameters", got="none", expected="at least one Parameter", do="Pass model.parameters()."
-            )
+            do = "Pass model.parameters()."
+            raise ArgumentError("parameters", got="none", expected="at least one Parameter", do=do)
         self.lr = lr
         self.steps = 0
         self._value, self._gradient = self.zeros(), self.zeros()
@@ -62,15 +57,11 @@ class Optimizer:
         Raises:
             ShapeError: a gradient of another shape.
         """
-        if (
-            gradient is not None and np.shape(gradient) != self._value.shape
-        ):  # a number would be spread over all of them
-            raise ShapeError(
-                "gradient",
-                got=f"shape {np.shape(gradient)}",
-                expected=f"{self._value.shape}, a number for each weight",
-                do="adjust= returns the gradient it was told, changed: not the factor by which.",
-            )
+        # A number would be spread over all of them.
+        if gradient is not None and np.shape(gradient) != self._value.shape:
+            got, expected = f"shape {np.shape(gradient)}", f"{self._value.shape}, a number for each weight"
+            do = "adjust= returns the gradient it was told, changed: not the factor by which."
+            raise ShapeError("gradient", got=got, expected=expected, do=do)
         self.steps += 1
         self._adopt()
         self._gradient[...] = self.pack_gradients() if gradient is None else gradient
