@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import tomllib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, get_args, get_origin
@@ -15,7 +16,8 @@ from typing import Any, Generic, Literal, TypeVar, get_args, get_origin
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from ..comm.mpi.start import world_rank
+from ..comm.mpi.ending import say
+from ..comm.mpi.start import is_awaited, world_rank
 from ..errors import ArgumentError, SyncBNError
 from ..experiments import Experiment
 from ..report.files import config_toml
@@ -161,20 +163,24 @@ def _spelled(name: str, value: Any, default: Any, file: str) -> str:
 
 @contextmanager
 def one_voice() -> Iterator[None]:
-    """Under mpirun every process reads the options, but only rank 0 says what is wrong with them."""
-    with ExitStack() as stack:
-        if world_rank() > 0:
-            stack.push(_leaves_it_to_rank_0)
-            null = stack.enter_context(open(os.devnull, "w"))
-            stack.enter_context(redirect_stdout(null))
-            stack.enter_context(redirect_stderr(null))
+    """Under mpirun every process reads the options, but rank 0 alone says what is wrong with them.
+
+    Another rank waits until rank 0 has said the same and gone, and says it only if ranks with right options wait for it: it would
+    otherwise be said often, or, by an mpirun that ends rank 0 for the first rank that fails, not at all.
+    """
+    rank, said = world_rank(), io.StringIO()
+    if rank == 0:
         yield
-
-
-def _leaves_it_to_rank_0(kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-    """Ends this rank without complaint, for rank 0 has the same to say, and mpirun would end it for a rank that failed before it could."""
-    if isinstance(error, SyncBNError | SystemExit):
-        sys.exit(0)
+        return
+    try:
+        with redirect_stdout(said), redirect_stderr(said):
+            yield
+    except (SyncBNError, SystemExit) as error:
+        asked_for_help = isinstance(error, SystemExit) and not error.code
+        if asked_for_help or not is_awaited():
+            sys.exit(0)
+        say("\n".join(f"[rank {rank}] {line}" for line in (said.getvalue() or str(error)).splitlines()))
+        sys.exit(2)
 
 
 @contextmanager
