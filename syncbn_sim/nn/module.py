@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -70,6 +70,16 @@ class Module:
             expected = "_forward(x, counts), returning y and what _backward(dy, context) needs"
             do = "Write that, or, to work on the output of a layer, __call__(x, weights=None)."
             raise ArgumentError(f"class {cls.__name__}", got="a method forward", expected=expected, do=do)
+
+    if not TYPE_CHECKING:  # which would then take every attribute for one that is there
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Told of what is not there: names the reason where that is all of a module."""
+            if "_contexts" not in vars(self) and not name.startswith("__"):
+                do = "Call super().__init__() first in the __init__ of that class."
+                got = f"{name!r} before Module.__init__ was called"
+                raise ArgumentError(f"class {type(self).__name__}", got=got, expected="a module that is set up", do=do)
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
     def __call__(self, x: Array, weights: object | None = None) -> Array:
         """Runs the forward pass; `weights` are frequency weights, one per position or one per row (0 masks it)."""

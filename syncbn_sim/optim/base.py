@@ -20,14 +20,11 @@ class Optimizer:
     to it finds it copied in at the next step.
 
     Attributes:
-        lr: the learning rate; assign to it, or let a schedule do so.
+        lr: the learning rate, 0 or above; assign to it, or let a schedule do so.
         steps: number of steps taken.
     """
 
     def __init__(self, parameters: Sequence[Parameter], lr: float) -> None:
-        if not 0 <= lr < math.inf:
-            do = "1e-3 is a usual start for Adam, 1e-1 for SGD; 0 moves nothing."
-            raise ArgumentError("lr", got=lr, expected="a finite number, 0 or above", do=do)
         self.parameters = list(parameters)
         if not self.parameters:
             do = "Pass model.parameters()."
@@ -37,6 +34,18 @@ class Optimizer:
         self._value, self._gradient = self.zeros(), self.zeros()
         self._packed = np.zeros(self._value.size)
         self._views = self._split()
+
+    @property
+    def lr(self) -> float:
+        """The learning rate."""
+        return self._lr
+
+    @lr.setter
+    def lr(self, lr: float) -> None:
+        if not 0 <= lr < math.inf:
+            do = "1e-3 is a usual start for Adam, 1e-1 for SGD; 0 moves nothing. A schedule returns a factor of it."
+            raise ArgumentError("lr", got=lr, expected="a finite number, 0 or above", do=do)
+        self._lr = lr
 
     def pack_gradients(self, *extra: float) -> Array:
         """This rank's gradients one after the other, then `extra`, as float64, in a buffer that the next call fills anew.

@@ -101,6 +101,7 @@ WRONG = (
     (["path.py"], "option of: got PosixPath('x'), expected a number, a text"),
     (["no_result.py"], "result: got NoneType"),
     (["odd_result.py"], "result: got "),
+    (["no_parts.py"], "small_batches.parts: got none, expected a config for each run"),
     (["table.py"], "small_batches.table: got a list, expected a str"),
     (["figure.py"], "small_batches.figure: got a NoneType, expected a bytes"),
     (
@@ -127,6 +128,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("no_dataclass", "@dataclass(frozen=True)\nclass Config", "class Config"),
         ("slash", f'name="{NAME}"', 'name="a/b"'),
         ("path", seeds, f"{seeds}    of: Path = Path('x')\n"),
+        ("no_parts", f'name="{NAME}"', f'name="{NAME}", parts=lambda config: []'),
         ("no_result", result, f"    return None\n{result}"),
         ("odd_result", result, f"    config = Config()\n    object.__setattr__(config, 'rows', {{1}})\n{result}"),
         ("table", "    rows = [[", "    return []\n    rows = [["),
