@@ -51,10 +51,8 @@ class HybridCommunicator(Communicator):
 
     def _bcast(self, value: Any, root: int) -> Any:
         process, local = divmod(root, self.inner.size)
-        sent = self.inner.meet(
-            ("bcast", f"root {root}"), value, lambda values: self.outer.bcast(values[local], process)
-        )
-        return copy.deepcopy(sent)
+        asked = ("bcast", f"root {root}")
+        return copy.deepcopy(self.inner.meet(asked, value, lambda values: self.outer.bcast(values[local], process)))
 
     def _barrier(self) -> None:
         self.inner.meet(("barrier",), None, lambda _: self.outer.barrier())
@@ -86,16 +84,13 @@ class HybridCommunicator(Communicator):
             members = group_members(pairs, color)
             processes = {rank // per_process for rank in members}
             if len(processes) > 1 and (len(members) < per_process * len(processes) or members != sorted(members)):
-                raise ArgumentError(
-                    "split",
-                    got=f"color {color} on ranks {members}",
-                    expected=f"groups inside one process ({per_process} ranks each), or of whole processes in rank order",
-                    do="Choose colors such as rank // ranks_per_process.",
-                )
+                got, do = f"color {color} on ranks {members}", "Choose colors such as rank // ranks_per_process."
+                inside = f"groups inside one process ({per_process} ranks each)"
+                raise ArgumentError("split", got=got, expected=f"{inside}, or of whole processes in rank order", do=do)
             if here in processes:
-                inside = [self.inner.group.members[r % per_process] for r in members if r // per_process == here]
+                local = [self.inner.group.members[r % per_process] for r in members if r // per_process == here]
                 name = group_name([self.members[rank] for rank in members], self.inner.calls)
-                found[color] = (members, LockstepGroup(inside, self.inner.group.world, name))
+                found[color] = (members, LockstepGroup(local, self.inner.group.world, name))
                 whole = color if len(processes) > 1 else whole
         outer = self.outer.split(whole)
         return {color: (*place, outer if color == whole else None) for color, place in found.items()}
@@ -107,9 +102,6 @@ class HybridCommunicator(Communicator):
         self._refuse()
 
     def _refuse(self) -> NoReturn:
-        raise CommunicatorError(
-            "point-to-point",
-            got="a message between ranks inside processes",
-            expected="collectives only",
-            do='Use backend "lockstep" in one process, or one rank per process.',
-        )
+        got = "a message between ranks inside processes"
+        do = 'Use backend "lockstep" in one process, or one rank per process.'
+        raise CommunicatorError("point-to-point", got=got, expected="collectives only", do=do)

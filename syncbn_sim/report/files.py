@@ -26,11 +26,10 @@ def result_json(results: Sequence[Any]) -> str:
     try:
         return json.dumps([_plain(asdict(result)) for result in results], indent=1, allow_nan=False) + "\n"
     except TypeError as error:
+        got = f"{', '.join(type(result).__name__ for result in results)} ({error})"
+        expected = "a dataclass of numbers, texts, lists, dicts, arrays and Estimates"
         raise ArgumentError(
-            "result",
-            got=f"{', '.join(type(result).__name__ for result in results)} ({error})",
-            expected="a dataclass of numbers, texts, lists, dicts, arrays and Estimates",
-            do="Return one from run, on rank 0 at least.",
+            "result", got=got, expected=expected, do="Return one from run, on rank 0 at least."
         ) from error
 
 
@@ -61,12 +60,9 @@ def _toml(name: str, value: Any) -> str:
         return repr(float(value))  # JSON would write Infinity
     if isinstance(value, str | int):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    raise ArgumentError(
-        f"option {name}",
-        got=repr(value),
-        expected="a number, a text, true or false, or a tuple of these",
-        do="Declare it as one of them in Config, and make of it what you need in run: config.toml must hold it.",
-    )
+    expected = "a number, a text, true or false, or a tuple of these"
+    do = "Declare it as one of them in Config, and make of it what you need in run: config.toml must hold it."
+    raise ArgumentError(f"option {name}", got=repr(value), expected=expected, do=do)
 
 
 def check_writable(folder: Path, what: str) -> None:
@@ -138,9 +134,6 @@ def _writing(what: str, path: Path, kind: str = "a folder") -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise DataError(
-            what,
-            got=f"{path} ({error.strerror})",
-            expected=f"{kind} that can be written",
-            do="Choose another one, or make the folder first: mkdir -p.",
-        ) from error
+        got, expected = f"{path} ({error.strerror})", f"{kind} that can be written"
+        do = "Choose another one, or make the folder first: mkdir -p."
+        raise DataError(what, got=got, expected=expected, do=do) from error

@@ -20,12 +20,9 @@ def check_momentum(momentum: float | None) -> None:
         ArgumentError: negative, above 1 or NaN.
     """
     if momentum is not None and not 0 <= momentum <= 1:
-        raise ArgumentError(
-            "momentum",
-            got=momentum,
-            expected="a number from 0 to 1, or None for the cumulative average",
-            do="It is the weight of the new value: 0.1 here is what Keras calls 0.9.",
-        )
+        expected = "a number from 0 to 1, or None for the cumulative average"
+        do = "It is the weight of the new value: 0.1 here is what Keras calls 0.9."
+        raise ArgumentError("momentum", got=momentum, expected=expected, do=do)
 
 
 def updated(old: Array, new: Array, momentum: float | None, batches: int) -> Array:

@@ -58,22 +58,16 @@ def start_mpi(watchdog: Watchdog) -> MPI.Intracomm:
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
-        raise MissingDependencyError(
-            "MPI",
-            got=f"{type(error).__name__}: {error}",
-            expected="mpi4py and an MPI library",
-            do="Install them with: pip install 'syncbn-sim[mpi]' (no root needed).",
-        ) from error
+        got, expected = f"{type(error).__name__}: {error}", "mpi4py and an MPI library"
+        do = "Install them with: pip install 'syncbn-sim[mpi]' (no root needed)."
+        raise MissingDependencyError("MPI", got=got, expected=expected, do=do) from error
     finally:
         faulthandler.cancel_dump_traceback_later()
     promised = world_size()
     if promised is not None and promised != MPI.COMM_WORLD.size:
-        raise LaunchError(
-            "mpirun",
-            got=f"{promised} processes that each see a world of {MPI.COMM_WORLD.size}",
-            expected="one world",
-            do="This mpirun belongs to another MPI than mpi4py: use the one in the virtual environment's bin/.",
-        )
+        got = f"{promised} processes that each see a world of {MPI.COMM_WORLD.size}"
+        do = "This mpirun belongs to another MPI than mpi4py: use the one in the virtual environment's bin/."
+        raise LaunchError("mpirun", got=got, expected="one world", do=do)
     with watchdog.watch("the start of launch(), which every rank must reach"):
         world = MPI.COMM_WORLD.Dup()
         world.Barrier()  # so that every process has opened what the next line takes the name of
