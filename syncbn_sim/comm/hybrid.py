@@ -10,8 +10,8 @@ import numpy as np
 
 from ..arrays import Array
 from ..errors import ArgumentError, CommunicatorError
-from .base import Communicator, group_members, reduce_in_rank_order
-from .calls import group_name, speaker
+from .base import Communicator, group_members
+from .calls import group_name
 from .lockstep import LockstepCommunicator, LockstepGroup
 
 # A group's ranks, their meeting place in this process, and, of whole processes, the communicator of these.
@@ -35,12 +35,7 @@ class HybridCommunicator(Communicator):
         self.members = members or range(self.size)
 
     def _allreduce(self, array: Array, op: str) -> Array:
-        def combine(arrays: list[Array]) -> Array:
-            return self.outer.allreduce(reduce_in_rank_order(arrays, op), op)
-
-        asked = ("allreduce", op, array.dtype, array.shape, speaker.get())
-        total: Array = self.inner.meet(asked, array, combine)
-        return total.copy()
+        return self.inner.total(array, op, lambda inside: self.outer.allreduce(inside, op)).copy()
 
     def _allgather(self, array: Array) -> list[Array]:
         def combine(arrays: list[Array]) -> list[Array]:

@@ -69,14 +69,15 @@ class MeetingCommunicator(Communicator):
         return self.group is group and self.asked == ("recv", source, tag)
 
     def _allreduce(self, array: Array, op: str) -> Array:
-        return self._total(array, op).copy()
+        return self.total(array, op).copy()
 
     def _allreduce_into(self, array: Array, op: str, out: Array) -> None:
-        out[...] = self._total(array, op)
+        out[...] = self.total(array, op)
 
-    def _total(self, array: Array, op: str) -> Array:
+    def total(self, array: Array, op: str, then: Callable[[Array], Array] = lambda total: total) -> Array:
+        """What comes out of an all-reduce, one array for all ranks; `then` makes more of it than their own, once for all of them."""
         asked = ("allreduce", op, array.dtype, array.shape, speaker.get())
-        total: Array = self.meet(asked, array, lambda arrays: reduce_in_rank_order(arrays, op))
+        total: Array = self.meet(asked, array, lambda arrays: then(reduce_in_rank_order(arrays, op)))
         return total
 
     def _allgather(self, array: Array) -> list[Array]:
