@@ -110,7 +110,7 @@ WRONG = (
     ),
     ([f"{NAME}.py", "--config", ""], "--config: got "),
     ([f"{NAME}.py", "--row", "0"], "Perhaps you meant"),
-    ([f"{NAME}.py", "--rows", "0"], "rows: got 0, expected at least 1"),
+    ([f"{NAME}.py", "--rows", "0"], "rows: got 0, expected a whole number of at least 1"),
 )
 
 

@@ -198,8 +198,8 @@ def test_a_forgotten_init_is_named(use) -> None:
 
 def test_what_a_module_has_not_is_an_ordinary_error() -> None:
     layer = nn.Linear(2, 2)
-    with pytest.raises(AttributeError, match="'Linear' object has no attribute 'wieght'"):
-        _ = layer.wieght
-    assert not hasattr(layer, "wieght")
+    with pytest.raises(AttributeError, match="'Linear' object has no attribute 'gamma'"):
+        _ = layer.gamma
+    assert not hasattr(layer, "gamma")
     assert copy.deepcopy(layer).bias is not layer.bias
     assert pickle.loads(pickle.dumps(layer)).in_features == 2
