@@ -50,9 +50,8 @@ def advise(
     if data:
         if entity_rows or entities is not None or icc is not None:
             got = "--data with --entity-rows, --entities or --icc"
-            raise ArgumentError(
-                "advise", got=got, expected="one or the other", do="Leave them out: they are measured in the log."
-            )
+            do = "Leave them out: they are measured in the log."
+            raise ArgumentError("advise", got=got, expected="one or the other", do=do)
         found = inspected(read(data, log), log, rows, devices)
         order, icc = found.orders["as it stands"].reading, found.mean_correlation
         print(f"Measured in {data}, in the order in which it stands: mean correlation over columns {icc:.3f}.")

@@ -66,9 +66,8 @@ class Topology:
         sizes = [size for size, _ in self.levels]
         if not sizes or any(b % a or b <= a for a, b in pairwise(sizes)):
             expected = "sizes that grow, each a multiple of the one before"
-            raise ArgumentError(
-                "levels", got=sizes, expected=expected, do="For example 8 devices per node, 256 per rack."
-            )
+            do = "For example 8 devices per node, 256 per rack."
+            raise ArgumentError("levels", got=sizes, expected=expected, do=do)
 
     def between(self, a: int, b: int) -> Link:
         """The link of two ranks."""

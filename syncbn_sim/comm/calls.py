@@ -98,13 +98,13 @@ def stopped(rank: int | None, error: BaseException) -> RankAbortedError:
 
 def not_its_own(rank: int, user: str) -> CommunicatorError:
     """The error for a rank's communicator in other hands: those of `user`, or, "" for nobody, after the rank's function has returned."""
-    return CommunicatorError(
-        f"the communicator of rank {rank}",
-        got=f"a call by {user}" if user else "a call after the function of that rank has returned",
-        expected="calls by that rank alone, inside launch()",
-        do="Build the model, and whatever else holds a communicator, inside the function that launch() runs, once per rank: "
-        "ranks that share a model overwrite each other's communicator and activations.",
+    got = f"a call by {user}" if user else "a call after the function of that rank has returned"
+    do = (
+        "Build the model, and whatever else holds a communicator, inside the function that launch() runs, once per rank: "
+        "ranks that share a model overwrite each other's communicator and activations."
     )
+    subject, expected = f"the communicator of rank {rank}", "calls by that rank alone, inside launch()"
+    return CommunicatorError(subject, got=got, expected=expected, do=do)
 
 
 def finished(number: int) -> Call:

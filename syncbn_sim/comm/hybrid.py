@@ -12,10 +12,11 @@ from ..arrays import Array
 from ..errors import ArgumentError, CommunicatorError
 from .base import Communicator, group_members
 from .calls import group_name
-from .lockstep import LockstepCommunicator, LockstepGroup
+from .lockstep import LockstepCommunicator
+from .meeting import Group
 
 # A group's ranks, their meeting place in this process, and, of whole processes, the communicator of these.
-Place = tuple[list[int], LockstepGroup, Communicator | None]
+Place = tuple[list[int], Group, Communicator | None]
 
 
 class HybridCommunicator(Communicator):
@@ -73,7 +74,7 @@ class HybridCommunicator(Communicator):
     def _groups(self, pairs: list[tuple[int | None, int]]) -> dict[int, Place]:
         """For each color in which this process has part its members, their meeting place here, and the outer communicator, if any."""
         per_process, here = self.inner.size, self.outer.rank
-        found: dict[int, tuple[list[int], LockstepGroup]] = {}
+        found: dict[int, tuple[list[int], Group]] = {}
         whole: int | None = None
         for color in sorted({c for c, _ in pairs if c is not None}):
             members = group_members(pairs, color)
@@ -85,7 +86,7 @@ class HybridCommunicator(Communicator):
             if here in processes:
                 local = [self.inner.group.members[r % per_process] for r in members if r // per_process == here]
                 name = group_name([self.members[rank] for rank in members], self.inner.calls)
-                found[color] = (members, LockstepGroup(local, self.inner.group.world, name))
+                found[color] = (members, Group(local, self.inner.group.world, name))
                 whole = color if len(processes) > 1 else whole
         outer = self.outer.split(whole)
         return {color: (*place, outer if color == whole else None) for color, place in found.items()}

@@ -88,23 +88,11 @@ class World:
             self.said += 1
 
 
-class LockstepGroup(Group):
-    """Lockstep ranks' meeting place: what each has brought, how many have come, and whether all mean what the first has asked for."""
-
-    def __init__(self, members: list[int], world: World, name: str = "") -> None:
-        super().__init__(members, world, name)
-        self.slots: list[Any] = [None] * len(members)
-        self.arrived = 0
-        self.first_asked: Asked = ()
-        self.agreed = True
-
-
 class LockstepCommunicator(MeetingCommunicator):
     """One greenlet's view of a group of them."""
 
     backend = "lockstep"
     _world: World
-    group: LockstepGroup
 
     def allreduce(self, array: object, op: str = "sum", out: Array | None = None) -> Array:
         """As `Communicator.allreduce`; an array that needs no preparation takes the short way past it."""
@@ -126,16 +114,9 @@ class LockstepCommunicator(MeetingCommunicator):
         self.calls += 1
         if world.observer:
             world.tell(asked[0], me, None, payload)
-        if group.arrived == 0:
-            group.first_asked, group.agreed = asked, True
-        elif asked != group.first_asked:
-            group.agreed = False
-        group.slots[self.rank] = payload
-        group.arrived += 1
-        if group.arrived == self.size:
+        if group.arrive(self.rank, asked, payload):
             if group.agreed:
-                group.conclude(combine, group.slots)
-                group.slots, group.arrived = [None] * self.size, 0
+                group.conclude(combine)
                 world.awake.extend([world.tasks[member] for member in group.members])
             else:
                 # Nobody goes on, and the hub tells why.
@@ -194,7 +175,7 @@ def run(
     """
     size = ranks or 1
     world = World(size, observer)
-    group = LockstepGroup(list(range(size)), world)
+    group = Group(list(range(size)), world)
     results: list[Any] = [None] * size
 
     def rank_main(rank: int) -> None:

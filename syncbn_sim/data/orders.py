@@ -95,7 +95,6 @@ def steps_per_epoch(total: int, size: int, rows: int, drop_last: bool = False) -
         return math.ceil(longest_shard / rows)
     if total < size * rows:
         got = f"{rows} rows on each of {size} ranks, but {total} rows in all"
-        raise DataError(
-            "rows", got=got, expected="at least one full step", do="Use fewer ranks or fewer rows per rank."
-        )
+        do = "Use fewer ranks or fewer rows per rank."
+        raise DataError("rows", got=got, expected="at least one full step", do=do)
     return total // (size * rows)

@@ -124,9 +124,8 @@ class Module:
         dx = self._backward(dy, context)
         if np.shape(dx) != x_shape:
             subject, got = f"{type(self).__name__}._backward", f"a {type(dx).__name__} of {np.shape(dx)}"
-            raise ShapeError(
-                subject, got=got, expected=f"an array of {x_shape}, the shape of x", do="Return d loss / d x."
-            )
+            expected = f"an array of {x_shape}, the shape of x"
+            raise ShapeError(subject, got=got, expected=expected, do="Return d loss / d x.")
         if dx.dtype is not dtype:
             dx = dx.astype(dtype, copy=False)
         return mask.zeroed(dx) if mask else dx
@@ -167,12 +166,10 @@ class Module:
         """
         names = [each for each, _ in self.named_children()]
         if name not in names or not isinstance(module, Module):
-            raise ArgumentError(
-                f"{type(self).__name__}.replace_child",
-                got=f"{name!r} and a {type(module).__name__}",
-                expected=f"a child's name ({', '.join(names) or 'it has none'}) and a module",
-                do="named_children() lists the children; of a dotted name, call it on the child.",
-            )
+            subject, got = f"{type(self).__name__}.replace_child", f"{name!r} and a {type(module).__name__}"
+            expected = f"a child's name ({', '.join(names) or 'it has none'}) and a module"
+            do = "named_children() lists the children; of a dotted name, call it on the child."
+            raise ArgumentError(subject, got=got, expected=expected, do=do)
         self._place(name, module)
 
     def _place(self, name: str, module: Module) -> None:
@@ -270,9 +267,8 @@ def _check_nothing_hidden(model: Module) -> None:
             held = () if name == "_contexts" else inside(value)
             hidden = [each for each in held if isinstance(each, (Module, Parameter)) and id(each) not in known]
             if hidden:
-                raise ArgumentError(
-                    f"{type(module).__name__}.{name}",
-                    got=f"a {type(value).__name__} that holds a {type(hidden[0]).__name__}",
-                    expected="modules in an nn.ModuleList or nn.Sequential, or modules and parameters as attributes",
-                    do=f"Write self.{name} = nn.ModuleList(...), or make each an attribute: in a {type(value).__name__} it is not found.",
-                )
+                holder = f"a {type(value).__name__}"
+                expected = "modules in an nn.ModuleList or nn.Sequential, or modules and parameters as attributes"
+                do = f"Write self.{name} = nn.ModuleList(...), or make each an attribute: in {holder} it is not found."
+                subject, got = f"{type(module).__name__}.{name}", f"{holder} that holds a {type(hidden[0]).__name__}"
+                raise ArgumentError(subject, got=got, expected=expected, do=do)

@@ -28,9 +28,8 @@ def result_json(results: Sequence[Any]) -> str:
     except TypeError as error:
         got = f"{', '.join(type(result).__name__ for result in results)} ({error})"
         expected = "a dataclass of numbers, texts, lists, dicts, arrays and Estimates"
-        raise ArgumentError(
-            "result", got=got, expected=expected, do="Return one from run, on rank 0 at least."
-        ) from error
+        do = "Return one from run, on rank 0 at least."
+        raise ArgumentError("result", got=got, expected=expected, do=do) from error
 
 
 def _plain(value: Any) -> Any:

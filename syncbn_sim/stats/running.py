@@ -67,7 +67,6 @@ def debias(value: Array, initial: float, momentum: float, batches: int) -> Array
     check_whole("batches", batches, do="Average a batch first.")
     left = initial_weight(momentum, batches)
     if left == 1:
-        raise ArgumentError(
-            "momentum", got=momentum, expected="a number above 0", do="With 0 no batch has moved the running value."
-        )
+        do = "With 0 no batch has moved the running value."
+        raise ArgumentError("momentum", got=momentum, expected="a number above 0", do=do)
     return (value - left * initial) / (1.0 - left)
