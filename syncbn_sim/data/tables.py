@@ -76,7 +76,7 @@ def read_table(
     except (pl.exceptions.PolarsError, OSError) as error:
         told = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise complaint(None, None, f"{path} ({told})", "a readable file", "Check the path and the file.") from error
-    entity, judged = columns.pop(key), columns.pop(label, None)
+    entity, judged = columns.pop(key), columns.pop(label) if label else None
     return Table(entity, judged, list(columns.values()), bool(features), file.places, int(file.blank.sum()))
 
 
