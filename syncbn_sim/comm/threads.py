@@ -114,8 +114,8 @@ class ThreadCommunicator(MeetingCommunicator):
             if last:
                 others = [member for member in group.members if member != me]
                 if not group.agreed:
-                    everybody = [self, *(world.waiting[other] for other in others)]
-                    world.fail(None, mismatch({comm.world_rank: world.call_of(comm) for comm in everybody}))
+                    comms = {member: self if member == me else world.waiting[member] for member in group.members}
+                    world.fail(None, mismatch({member: world.call_of(comm) for member, comm in comms.items()}))
                     # Stops this rank as the others; the mismatch itself comes out of `run`.
                     world.check()
                 group.conclude(combine)

@@ -191,7 +191,7 @@ class Module:
                 return
             seen.add(id(self))
         yield prefix, self
-        for name, child in self.named_children():
+        for name, child in list(self.named_children()):  # whoever walks may change what is walked
             yield from child._places(f"{prefix}.{name}" if prefix else name, seen)
 
     def parameters(self) -> list[Parameter]:
