@@ -312,8 +312,8 @@ def test_a_new_norm_is_one_row(house: Path, tmp_path: Path) -> None:
     """In the copy's table, and with that in help, errors, table, sentence and figure."""
     file = house / "syncbn_sim/experiments/norms.py"
     before = file.read_text()
-    build = "lambda w, m, d, comm: nn.BatchNorm(w, eps=1.0, momentum=m, dtype=d)"
-    row = f'    "twice": Norm("BN of twice x", "batch norm with a large eps", "#CC79A7", {build}, uses_batch=True),\n'
+    layer = "lambda width, **how: nn.BatchNorm(width, eps=1.0, **how)"
+    row = f'    "twice": Norm("BN of twice x", "batch norm with a large eps", "#CC79A7", {layer}, uses_batch=True),\n'
     file.write_text(before.replace("\n}\nCOLOURS", f"\n{row}}}\nCOLOURS"))
     try:
         arms = "sorted+local,iid+sync,iid+twice,sorted+sync,sorted+twice"
