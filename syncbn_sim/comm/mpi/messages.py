@@ -12,9 +12,8 @@ from ...arrays import Array
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-_unfinished: list[
-    tuple[MPI.Request, Array]
-] = []  # messages of this process that have not left yet, with what they carry
+# Messages of this process that have not left yet, with what they carry.
+_unfinished: list[tuple[MPI.Request, Array]] = []
 
 
 def post(comm: MPI.Intracomm, array: Array, dest: int, tag: int) -> None:
