@@ -42,7 +42,7 @@ NAMES = {
 
 def units(scale: Scale) -> int:
     """How often `run` ticks."""
-    return len(shapes_of(scale)) + 3
+    return len(shapes_of(scale)) + 4
 
 
 def run(scale: Scale, tick: Tick) -> Section:
@@ -58,7 +58,7 @@ def run(scale: Scale, tick: Tick) -> Section:
     section.lines += [
         "Ours is the layer, running statistics and parameter gradients included, float32, one thread. Ratios are ours /",
         f"theirs, below 1 we are quicker: median (quartiles) of {scale.rounds} interleaved rounds, {scale.small_rounds} below 1 MiB.",
-        "jax.jit has forward and backward in one function, on one thread that need not be woken. Plain NumPy is what one writes without",
+        "jax.jit has forward and backward in one function, on one thread, which each call wakes. Plain NumPy is what one writes without",
         "thought of speed, in float32. The copy roofline is 2.5 copies of x, the least memory traffic.",
     ]
     found = [name for name in NAMES if any(name in r for r in ratios.values())]
@@ -67,7 +67,7 @@ def run(scale: Scale, tick: Tick) -> Section:
     if "native" in found:
         section.figure("norms.png", figures.norms(ratios, NAMES), "a step of a norm against others")
     section.measured += _goals(shapes_of(scale), ratios)
-    _numpy_alone(section, scale, tick)
+    _elsewhere(section, scale, tick)
     _accuracy(section, tick)
     _half_batches(section, scale, tick)
     return section
@@ -100,25 +100,33 @@ def _goals(shapes: list[Shape], ratios: dict[str, dict[str, Spread]]) -> list[Me
     ]
 
 
-def _numpy_alone(section: Section, scale: Scale, tick: Tick) -> None:
-    """The same layers without compiled loops, in a process of their own."""
-    name = next(name for name, each in SCALES.items() if each is scale)
-    env = {**os.environ, "PYTHONPATH": str(mpirun.ROOT), "SYNCBN_SIM_KERNELS": "numpy"}
-    command = [sys.executable, "-m", "benchmarks.step_times", name]
-    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=mpirun.ROOT)
-    if done.returncode:
-        raise RuntimeError(f"norms by NumPy alone:\n{done.stderr[-3000:]}")
-    found = json.loads(done.stdout)
+def _elsewhere(section: Section, scale: Scale, tick: Tick) -> None:
+    """Steps in processes of their own: of the same layers without compiled loops, and of a jax that starts otherwise."""
     section.lines.append(
         "The same layers by NumPy alone, where numba is not installed or `SYNCBN_SIM_KERNELS=numpy`; no goal:"
     )
-    names = [name for name in NAMES if name in next(iter(found.values()))]
+    _child(section, scale, ["native", "plain"], {"SYNCBN_SIM_KERNELS": "numpy"})
+    tick("NumPy alone")
+    if rivals.installed("jax"):
+        section.lines.append("Beside a jax that is told to compute in the thread that calls it; no goal:")
+        _child(section, scale, ["jax"], {})
+    tick("jax, inline")
+
+
+def _child(section: Section, scale: Scale, names: list[str], extra: dict[str, str]) -> None:
+    name = next(name for name, each in SCALES.items() if each is scale)
+    env = {**os.environ, "PYTHONPATH": str(mpirun.ROOT), **extra}
+    command = [sys.executable, "-m", "benchmarks.step_times", name, "ours", *names]
+    done = subprocess.run(command, capture_output=True, text=True, env=env, cwd=mpirun.ROOT)
+    if done.returncode:
+        raise RuntimeError(f"{' '.join(command)}:\n{done.stderr[-3000:]}")
+    found = json.loads(done.stdout)
+    names = [name for name in names if name in next(iter(found.values()))]
     rows = [
         [shape, f"{1e3 * np.median(times['ours']):.3g}", *(ratio(times, "ours", name) for name in names)]
         for shape, times in found.items()
     ]
     section.table(["shape", "ours, ms", *(NAMES[name] for name in names)], rows)
-    tick("NumPy alone")
 
 
 def _accuracy(section: Section, tick: Tick) -> None:

@@ -191,15 +191,19 @@ def jax_jit(batch: Batch) -> Step:
     return lambda: jax.block_until_ready(both(*given))
 
 
-def one_thread_of_jax():  # type: ignore[no-untyped-def]
-    """The rival jax, as quick as it goes on one thread: its pool is sized by the cores that it may use when it starts."""
+def one_thread_of_jax(inline: bool | None = None):  # type: ignore[no-untyped-def]
+    """The rival jax, whose pool of threads is sized by the cores that it may use when it starts.
+
+    Args:
+        inline: before its start: whether it is to compute in the thread that calls, and not to wake another one, as it does by default.
+    """
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
     try:
         import jax
 
-        # Else each call wakes another thread, which takes longer than a small step.
-        jax.config.update("jax_cpu_enable_async_dispatch", False)
+        if inline is not None:
+            jax.config.update("jax_cpu_enable_async_dispatch", not inline)
         jax.devices("cpu")
     finally:
         os.sched_setaffinity(0, cores)

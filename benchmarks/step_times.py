@@ -1,4 +1,4 @@
-"""Seconds of a norm's step, everybody in turns. python -m benchmarks.step_times SCALE prints those of ours and of torch as JSON."""
+"""Seconds of a norm's step, everybody in turns. python -m benchmarks.step_times SCALE NAMES prints JSON; there jax computes inline."""
 
 from __future__ import annotations
 
@@ -60,8 +60,10 @@ def step_times(shape: Shape, scale: Scale, names: Collection[str] = tuple(MAKERS
 
 
 if __name__ == "__main__":
-    whole = SCALES[sys.argv[1]]
-    fewer = replace(whole, rounds=whole.rounds // 5 + 1, small_rounds=whole.small_rounds // 5 + 1)
+    whole, names = SCALES[sys.argv[1]], sys.argv[2:]
+    if "jax" in names:
+        rivals.one_thread_of_jax(inline=True)
+    fewer = replace(whole, rounds=whole.rounds // 5 + 1, small_rounds=whole.small_rounds // 2 + 1)
     with threadpool_limits(1, "blas"):
-        found = {str(shape): step_times(shape, fewer, ("ours", "plain", "native")) for shape in shapes_of(whole)}
+        found = {str(shape): step_times(shape, fewer, names) for shape in shapes_of(whole)}
     print(json.dumps(found))
