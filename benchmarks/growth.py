@@ -56,7 +56,7 @@ def run(scale: Scale, tick: Tick) -> Section:
     base = ", ".join(f"{value} {name}" for name, value in BASE.items())
     section.lines.append(
         f"A training step of a net of (SyncBN, ReLU) layers and a Linear with one output, on lockstep ranks, at last on stacked ones: "
-        f"the time is that of all ranks together; {base} where they do not grow. Exponents are fitted to the upper half of the sizes: "
+        f"the time is a core's for all ranks together; {base} where they do not grow. Exponents are fitted to the upper half of the sizes: "
         "1 is linear. "
         "Memory is what the net, its optimiser and its buffers hold on all ranks after the step, and the step's own peak."
     )
@@ -66,17 +66,17 @@ def run(scale: Scale, tick: Tick) -> Section:
 
 
 def _measure(sizes: dict[str, int], kind: str, scale: Scale) -> tuple[float, float]:
-    """Least seconds of a step of all ranks, which other programs can only lengthen, and peak bytes."""
+    """Least seconds of the one core in a step of all ranks, which other programs hardly lengthen, and peak bytes."""
     repeats = max(scale.rounds // 8, 2)
 
     def on_rank(comm: Communicator) -> list[float]:
         step, times = _stepper(comm, sizes["rows"], sizes["channels"], sizes["layers"]), []
         for _ in range(repeats + 1):
             comm.holders.barrier()
-            start = time.perf_counter()
+            start = time.process_time()
             step()
             comm.holders.barrier()
-            times.append(time.perf_counter() - start)
+            times.append(time.process_time() - start)
         return times[1:]
 
     results = launch(on_rank, sizes["ranks"], kind)
