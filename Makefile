@@ -11,6 +11,7 @@ help: ## list the targets
 .venv/train: pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet -e '.[all]'
+	$(BIN)/python -m syncbn_sim.kernels
 	touch $@
 
 .venv/lessons: .venv/train

@@ -6,9 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..arrays import Array
+from ..comm.stretches import rank_offsets
 from ..functional.batch_norm import BackwardSums
 from ..stats.moments import Moments
-from .batch_norm import BatchNorm, Context
+from .batch_norm import BatchNorm
+from .statistics import Context
 from .sync_batch_norm import SharedSums
 
 
@@ -34,23 +37,36 @@ class AveragedBatchNorm(SharedSums, BatchNorm):
     Raises: what BatchNorm raises, with the count over all ranks. A local count of 1 is legal: its variance is 0.
     """
 
+    def stretches(self) -> Array | None:
+        """Each rank's rows are a batch."""
+        return rank_offsets()
+
     def sum_forward(self, local: Moments) -> Moments:
         """Averages over the non-empty ranks."""
-        n, c = local.count, len(local.total)
-        own = np.concatenate([local.mean, local.var(), [1.0, n]]) if n else np.zeros(2 * c + 2)
+        n, c = np.atleast_2d(local.count), self.num_features
+        own = np.zeros(2 * c + 2)
+        if n.any():
+            some = n > 0
+            own[:c] = np.where(some, local.mean, 0.0).sum(axis=0)
+            own[c:-2] = np.where(some, local.var(), 0.0).sum(axis=0)
+            own[-2:] = some.sum(), n.sum()
         with self.speaks:
             summed = self.comm.allreduce(own)
         ranks, total = float(summed[-2]), float(summed[-1])
         if ranks == 0:
-            return local
+            return Moments(0.0, np.zeros(c), np.zeros(c))
         mean, var = np.split(summed[:-2] / ranks, 2)
         return Averages(total, total * mean, total * (var + mean * mean), total * var, mean, ranks)
+
+    def sum_backward(self, local: BackwardSums) -> BackwardSums:
+        """Sums over the ranks, those that are stretches of the rows at hand first."""
+        return super().sum_backward(BackwardSums(*(np.atleast_2d(each).sum(axis=0) for each in local)))
 
     def statistics_backward(self, sums: BackwardSums, context: Context) -> BackwardSums:
         """A row moves the averages by 1 / (K n_rank), and the variance by its distance from its *own* rank's mean."""
         own, averages = context.local, context.moments
-        if own is None or own.count == 0 or not isinstance(averages, Averages):
+        if own is None or not np.any(own.count) or not isinstance(averages, Averages):
             return sums
-        share = averages.count / (averages.ranks * own.count)
-        own_mean = (own.mean - averages.mean) * context.batch.inv_std  # of this rank's x_hat
+        share = averages.count / (averages.ranks * np.where(own.count, own.count, np.inf))
+        own_mean = (own.mean - averages.mean) * context.inv_std[0]  # of this rank's x_hat
         return BackwardSums(share * (sums.dy - own_mean * sums.dy_x_hat), share * sums.dy_x_hat)

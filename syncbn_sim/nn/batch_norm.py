@@ -3,57 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import DTypeLike
 
 from ..arrays import Array, parameter_dtype
+from ..comm.stretches import rank_offsets
 from ..errors import ArgumentError, CountError, ShapeError
-from ..functional.batch import Batch
 from ..functional.batch_norm import BackwardSums
-from ..functional.kernels import batch_of
+from ..functional.box import Box, box_of
+from ..kernels import steps
 from ..stats import running
-from ..stats.moments import ONE, SHARES, Moments
+from ..stats.moments import ONE, SHARES, Moments, Stretches
 from .module import Module, Parameter
-
-
-class Statistics(NamedTuple):
-    """What a batch is normalised with and remembered by, each (C,).
-
-    Attributes:
-        mean: what is subtracted.
-        var: the biased variance; sqrt(var + eps) is what is divided by.
-        stored_mean: what the running mean moves towards.
-        stored_var: what the running variance moves towards: the unbiased variance.
-        n: the count behind them.
-    """
-
-    mean: Array
-    var: Array
-    stored_mean: Array
-    stored_var: Array
-    n: float
-
-
-class Context(NamedTuple):
-    """What backward needs.
-
-    Attributes:
-        batch: this rank's.
-        weight: gamma as it was, or None.
-        local: moments of this rank's batch; None, as the next two, if the statistics were the stored ones.
-        moments: what `sum_forward` has made of them.
-        statistics: what `statistics` has made of those.
-        summed: whether `sum_forward` was asked, so that `sum_backward` must be: in training.
-    """
-
-    batch: Batch
-    weight: Array | None
-    local: Moments | None
-    moments: Moments | None
-    statistics: Statistics | None
-    summed: bool
+from .statistics import Context, Statistics, moments_of, statistics_apart
 
 
 class BatchNorm(Module):
@@ -131,8 +94,16 @@ class BatchNorm(Module):
         """Forgets all batches: running mean 0, running variance 1, none counted. Without running statistics it does nothing."""
         if self.running_mean is None or self.running_var is None:
             return
-        self.running_mean, self.running_var = np.zeros_like(self.running_mean), np.ones_like(self.running_var)
+        kind, c = self.running_mean.dtype, self.num_features
+        self.running_mean, self.running_var = np.zeros(c, kind), np.ones(c, kind)
         self.num_batches_tracked = np.array(0, np.int64)
+
+    def stretches(self) -> Array | None:
+        """Where batches of their own begin among the rows at hand, and the last one ends; None: all rows are one batch.
+
+        Where the rows of several ranks lie in one array, each rank's are.
+        """
+        return rank_offsets()
 
     # -- talking: the two sums over the batch, which `SharedSums` takes over all ranks -------------------------------
 
@@ -153,18 +124,26 @@ class BatchNorm(Module):
             CountError: in training, the count is above 0 and not above 1 (beyond rounding).
         """
         n = moments.count
+        if isinstance(moments, Stretches):
+            alone = (moments.count > 0) & (moments.count <= ONE)
+            if self.training and alone.any():
+                raise self._no_variance(moments.count[alone][0], f" in stretch {alone.argmax()} of {len(alone)}")
+            return statistics_apart(moments)
         if n == 0:
             zero, one = np.zeros(self.num_features), np.ones(self.num_features)
             return Statistics(zero, one, zero, one, 0)
         if self.training and n <= ONE:
-            raise CountError(
-                f"{type(self).__name__}({self.num_features}) in training",
-                got=f"a total count of {n:g} for each channel",
-                expected="more than 1",
-                do=f"One position has no variance: use more rows, synchronise over ranks, or call eval(). {SHARES}",
-            )
+            raise self._no_variance(n)
         mean, var = moments.mean, moments.var()
         return Statistics(mean, var, mean, var * (n / (n - 1)) if n > 1 else var, n)
+
+    def _no_variance(self, n: float, where: str = "") -> CountError:
+        return CountError(
+            f"{type(self).__name__}({self.num_features}) in training",
+            got=f"a total count of {n:g} for each channel{where}",
+            expected="more than 1",
+            do=f"One position has no variance: use more rows, synchronise over ranks, or call eval(). {SHARES}",
+        )
 
     def statistics_backward(self, sums: BackwardSums, context: Context) -> BackwardSums:
         """Takes (sum(dy), sum(dy x_hat)) of the batch, returns the (a, b) that `statistics` makes of them in dx.
@@ -187,47 +166,87 @@ class BatchNorm(Module):
             )
 
     def _forward(self, x: Array, counts: Array | None) -> tuple[Array, Context]:
-        (axis,), training = self.channel_axes, self.training
-        batch = batch_of(x if axis == 1 else np.moveaxis(x, axis, 1), counts, self._workspace)
-        # A copy: whoever steps, or writes into the weight, does not change what this pass did.
-        weight = self.weight.data.copy() if self.weight is not None else None
+        (axis,), training, step, offsets = self.channel_axes, self.training, steps(), self.stretches()
+        box = box_of(x, axis, self.num_features)
+        if offsets is not None:
+            box = box.cut(offsets)
+        flat, w = box.flat(x), None if counts is None else box.counts(counts)
+        local = moments = used = None
         if training or self.running_mean is None or self.running_var is None:
-            local = batch.local_moments()
+            local = moments_of(step.moments(flat, box, w), apart=offsets is not None)
             moments = self.sum_forward(local) if training else local
             if training and self.monitor:
                 self.monitor(self, local, moments)
             used = self.statistics(moments)
             mean, var = used.mean, used.var
-            if training and used.n > 0:
+            if training:
                 self._remember(used)
-            context = Context(batch, weight, local, moments, used, training)
         else:
             mean, var = self.running_mean, self.running_var
-            context = Context(batch, weight, None, None, None, False)
-        y = batch.normalise(mean, var, self.eps, weight, self.bias.data if self.bias is not None else None)
-        return y if axis == 1 else np.moveaxis(y, 1, axis), context
+            if mean.ndim > 1 and mean.shape[0] != box.cells[0]:
+                raise self._whose(box.cells[0])
+        # New arrays all: whoever steps, or writes into weight or running mean, does not change what this pass did.
+        inv_std = self._for_cells(1.0 / np.sqrt(np.add(var, self.eps, dtype=np.float64)), box)
+        mean, weight = self._for_cells(mean, box), self._of_channels(self.weight, 1.0)
+        y = self._workspace.take(box.view, flat.dtype)
+        step.normalise(flat, box, mean, inv_std, weight, self._of_channels(self.bias, 0.0), y)
+        return box.restored(y), Context(
+            flat, box, w, mean, inv_std, weight, local, moments, used, used is not None and training
+        )
 
     def _backward(self, dy: Array, context: Context) -> Array:
-        batch, (axis,) = context.batch, self.channel_axes
-        sums = batch.local_backward_sums(dy if axis == 1 else np.moveaxis(dy, axis, 1))
+        x, box, counts, mean, inv_std, weight = context[:6]
+        step, dy = steps(), box.flat(dy, x.dtype)
+        cells, channels = step.backward_sums(dy, x, box, mean, inv_std, np.ones_like(weight))
         if self.weight is not None:
-            self.weight.add_grad(sums.dy_x_hat)
+            self.weight.add_grad(channels[1])
         if self.bias is not None:
-            self.bias.add_grad(sums.dy)
+            self.bias.add_grad(channels[0])
         if context.statistics is None:
-            dx = batch.frozen_input_gradient(context.weight)
+            cells[:] = 0.0  # constants
         else:
+            sums = BackwardSums(*(cells if isinstance(context.local, Stretches) else cells[:, 0]))
             if context.summed:
                 sums = self.sum_backward(sums)
-            sums = self.statistics_backward(sums, context)
-            dx = batch.input_gradient(context.weight, sums, context.statistics.n or 1.0)
-        return dx if axis == 1 else np.moveaxis(dx, 1, axis)
+            sums, n = self.statistics_backward(sums, context), context.statistics.n
+            per_row = weight / (n + (n == 0))
+            cells[0], cells[1] = per_row * sums.dy, per_row * sums.dy_x_hat
+        dx = self._workspace.take(box.view, x.dtype)
+        step.input_gradient(dy, x, box, counts, mean, inv_std, weight, cells, dx)
+        return box.restored(dx)
+
+    def _for_cells(self, values: Array, box: Box) -> Array:
+        """Statistics as the steps want them: (stretches, C) float64, one after the other."""
+        return np.array(np.broadcast_to(values, box.cells), np.float64)
+
+    def _of_channels(self, parameter: Parameter | None, absent: float) -> Array:
+        return np.full(self.num_features, absent) if parameter is None else parameter.data.astype(np.float64)
+
+    def _whose(self, stretches: int) -> ShapeError:
+        own = 1 if self.running_mean is None else len(np.atleast_2d(self.running_mean))
+        return ShapeError(
+            f"running statistics of {type(self).__name__}({self.num_features})",
+            got=f"those of {own} ranks, each with its own, and rows of {stretches}",
+            expected="one for all rows, or the same ranks",
+            do="Evaluate train.with_averaged_statistics(model, comm, rows), or with_statistics_of_rank_0.",
+        )
 
     def _remember(self, used: Statistics) -> None:
+        """Moves the running statistics. Stretches have their own from then on, (S, C), and count their own batches."""
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
+        if np.ndim(used.n) > 0 and self.running_mean.ndim == 1:
+            self.running_mean, self.running_var = (
+                np.tile(a, (len(used.n), 1)) for a in (self.running_mean, self.running_var)
+            )
+            self.num_batches_tracked = np.tile(self.num_batches_tracked, len(used.n))
+        seen, apart = used.n > 0, self.running_mean.ndim > 1
+        if apart and np.shape(seen) != (len(self.running_mean), 1):
+            raise self._whose(np.size(seen))
         # A sum of arrays without axes is no array.
-        self.num_batches_tracked = np.array(self.num_batches_tracked + 1)
-        batches = int(self.num_batches_tracked)
-        self.running_mean = running.updated(self.running_mean, used.stored_mean, self.momentum, batches)
-        self.running_var = running.updated(self.running_var, used.stored_var, self.momentum, batches)
+        self.num_batches_tracked = np.array(self.num_batches_tracked + (seen[:, 0] if apart else seen))
+        batches = np.maximum(self.num_batches_tracked[:, None], 1) if apart else max(int(self.num_batches_tracked), 1)
+        for name, new in (("running_mean", used.stored_mean), ("running_var", used.stored_var)):
+            old = getattr(self, name)
+            moved = running.updated(old, new, self.momentum, batches)
+            setattr(self, name, np.where(seen, moved, old) if apart else moved if seen else old)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -161,6 +162,24 @@ class Moments:
             )
         shape = (size,) if shape is None else shape
         return cls(float(packed[-1]), packed[:size].reshape(shape), packed[size:-1].reshape(shape))
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Stretches(Moments):
+    """The moments of S batches, each by itself, that lie in one array: count (S, 1), all else (S, C); 0 where there are no rows."""
+
+    count: Any  # an array
+
+    @property
+    def mean(self) -> Array:
+        """The means as measured, (S, C)."""
+        assert self.centre is not None
+        return self.centre
+
+    def var(self, unbiased: bool = False) -> Array:
+        """The variances, (S, C)."""
+        assert self.deviation_sq is not None
+        return self.deviation_sq / np.maximum(self.count - unbiased, np.finfo(np.float64).tiny)
 
 
 def _reduced_axes(x: Array, axes: int | tuple[int, ...] | None) -> tuple[int, ...]:

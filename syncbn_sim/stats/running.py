@@ -28,14 +28,14 @@ def check_momentum(momentum: float | None) -> None:
         )
 
 
-def updated(old: Array, new: Array, momentum: float | None, batches: int) -> Array:
+def updated(old: Array, new: Array, momentum: float | None, batches: int | Array) -> Array:
     """Computes (1 - a) old + a new, with a = momentum, or a = 1 / batches for the cumulative average.
 
     Args:
         old: the running value.
         new: the statistic of this batch.
         momentum: weight of the new value; None: every batch so far counts the same.
-        batches: number of batches seen, this one included.
+        batches: number of batches seen, this one included; (S, 1) for the averages (S, C) of S ranks.
     """
     a = 1.0 / batches if momentum is None else momentum
     return ((1.0 - a) * old.astype(np.float64) + a * new).astype(old.dtype)

@@ -1,0 +1,39 @@
+"""Which steps layers take: compiled ones where numba is installed, else NumPy's."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import warnings
+from functools import cache
+from typing import Any
+
+from ..comm.mpi.start import world_size
+from ..errors import check_choice
+from ..functional import steps as numpy_steps
+
+VARIABLE = "SYNCBN_SIM_KERNELS"
+
+
+@cache
+def steps() -> Any:
+    """The module with the four steps: `kernels.compiled`, or `functional.steps` without numba or with SYNCBN_SIM_KERNELS=numpy.
+
+    Importing numba takes 0.2 seconds; that is done here, when the first layer asks.
+
+    Raises:
+        ArgumentError: the variable is set to something else than numpy or numba.
+    """
+    wanted = os.environ.get(VARIABLE, "numba")
+    check_choice(VARIABLE, wanted, ("numba", "numpy"))
+    if wanted == "numpy" or importlib.util.find_spec("numba") is None:
+        return numpy_steps
+    try:
+        from . import compiled, warm
+    except Exception as error:  # whatever a numba says that does not go with this NumPy or this Python
+        message = f"numba is installed, but cannot be imported ({error}): NumPy takes its place. Mend it, or set {VARIABLE}=numpy."
+        warnings.warn(message, stacklevel=2)
+        return numpy_steps
+    if world_size() not in (None, 1):
+        warm.warm_once()
+    return compiled

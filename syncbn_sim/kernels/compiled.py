@@ -1,0 +1,48 @@
+"""The steps of `functional.steps`, with its arguments and results, by compiled loops."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from ..arrays import Array
+from ..functional.box import COLUMNS, GROUPS, RUNS, Box
+from . import backward, forward
+
+MOMENTS = {RUNS: forward.moments_of_runs, GROUPS: forward.moments_of_groups, COLUMNS: forward.moments_of_columns}
+NORMALISE = {RUNS: forward.normalise_runs, GROUPS: forward.normalise_groups, COLUMNS: forward.normalise_columns}
+SUMS = {RUNS: backward.sums_of_runs, GROUPS: backward.sums_of_groups, COLUMNS: backward.sums_of_columns}
+GRADIENT = {RUNS: backward.gradient_of_runs, GROUPS: backward.gradient_of_groups, COLUMNS: backward.gradient_of_columns}
+
+
+def moments(x: Array, box: Box, counts: Array | None) -> Array:
+    """As `functional.steps.moments`."""
+    out = np.empty((5, *box.cells))
+    MOMENTS[box.walk](x, box.offsets, counts, out)
+    return out
+
+
+def normalise(x: Array, box: Box, mean: Array, inv_std: Array, weight: Array, bias: Array, y: Array) -> None:
+    """As `functional.steps.normalise`."""
+    NORMALISE[box.walk](x, box.offsets, mean, inv_std, weight, bias, y)
+
+
+def backward_sums(dy: Array, x: Array, box: Box, mean: Array, inv_std: Array, weight: Array) -> tuple[Array, Array]:
+    """As `functional.steps.backward_sums`."""
+    cells, channels = np.empty((2, *box.cells)), np.empty((2, box.channels))
+    SUMS[box.walk](dy, x, box.offsets, mean, inv_std, weight, cells, channels)
+    return cells, channels
+
+
+def input_gradient(
+    dy: Array,
+    x: Array,
+    box: Box,
+    counts: Array | None,
+    mean: Array,
+    inv_std: Array,
+    weight: Array,
+    cells: Array,
+    dx: Array,
+) -> None:
+    """As `functional.steps.input_gradient`."""
+    GRADIENT[box.walk](dy, x, box.offsets, counts, mean, inv_std, weight, cells, dx)

@@ -1,0 +1,138 @@
+"""Which steps layers take, and what compiled ones need of the machine."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import textwrap
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from syncbn_sim import nn
+
+ROOT = Path(__file__).parent.parent.parent
+USE = """
+import numpy as np
+from syncbn_sim import nn
+from syncbn_sim.kernels import steps
+bn, x = nn.BatchNorm(4), np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
+y, dx = bn(x), bn.backward(x)
+print(steps().__name__, float(y.sum(dtype=np.float64)) < 1e-3)
+"""
+WITHOUT = "import sys; sys.meta_path.insert(0, type('F', (), {'find_spec': staticmethod(lambda name, *a: %s)}))\n"
+
+
+def python(code: str, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+    )
+
+
+def test_compiled_where_numba_is() -> None:
+    pytest.importorskip("numba")
+    assert python(USE).stdout == "syncbn_sim.kernels.compiled True\n"
+
+
+def test_numpy_when_asked() -> None:
+    assert python(USE, SYNCBN_SIM_KERNELS="numpy").stdout == "syncbn_sim.functional.steps True\n"
+
+
+def test_an_unknown_wish_is_refused() -> None:
+    done = python(USE, SYNCBN_SIM_KERNELS="nupmy")
+    assert "SYNCBN_SIM_KERNELS" in done.stderr
+    assert "nupmy" in done.stderr
+    assert "numpy" in done.stderr
+
+
+def test_without_numba_numpy_takes_its_place_silently() -> None:
+    code = (
+        "import importlib.util as u; f = u.find_spec; u.find_spec = lambda n, *a: None if n == 'numba' else f(n, *a)\n"
+    )
+    done = python(code + USE)
+    assert done.stdout == "syncbn_sim.functional.steps True\n"
+    assert done.stderr == ""
+
+
+def test_a_numba_that_cannot_be_imported_is_said() -> None:
+    pytest.importorskip("numba")
+    code = "import sys; sys.modules['numba'] = None\nimport importlib.util as u; u.find_spec = lambda n, *a: True\n"
+    done = python(code + USE)
+    assert done.stdout == "syncbn_sim.functional.steps True\n"
+    assert "numba is installed, but cannot be imported" in done.stderr
+    assert "SYNCBN_SIM_KERNELS=numpy" in done.stderr
+
+
+def test_importing_the_package_does_not_import_numba() -> None:
+    done = python("import sys, syncbn_sim, syncbn_sim.nn; print('numba' in sys.modules)")
+    assert done.stdout == "False\n"
+
+
+def test_no_place_on_disk_for_compiled_code(tmp_path: Path) -> None:
+    """A read-only installation without a writable home: compiled in each process, and right."""
+    pytest.importorskip("numba")
+    code = """
+    from numba.core import caching
+    for locator in caching.CacheImpl._locator_classes if hasattr(caching.CacheImpl, "_locator_classes") else []:
+        pass
+    class Nowhere(caching._CacheLocator):
+        @classmethod
+        def from_function(cls, function, file):
+            return None
+    caching.CacheImpl._locator_classes = [Nowhere]
+    """
+    done = python(textwrap.dedent(code) + USE)
+    assert done.stdout == "syncbn_sim.kernels.compiled True\n", done.stderr
+
+
+@pytest.mark.slow
+def test_of_many_processes_one_compiles(tmp_path: Path) -> None:
+    """A cold cache under mpirun: one process says that it compiles, and the code on disk is written once."""
+    pytest.importorskip("numba")
+    mpirun = Path(sys.executable).parent / "mpirun"
+    if not mpirun.exists():
+        pytest.skip("no mpirun")
+    code = USE + "print(sum(f.stats.cache_misses[k] for f in steps().SUMS.values() for k in f.stats.cache_misses))"
+    done = subprocess.run(
+        [mpirun, "-n", "4", sys.executable, "-c", code],
+        capture_output=True,
+        text=True,
+        timeout=110,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "NUMBA_CACHE_DIR": str(tmp_path)},
+    )
+    assert done.stderr.count("compiles its loops") == 1
+    assert done.stdout.count("compiled True") == 4
+    misses = sorted(int(line) for line in done.stdout.splitlines() if line.isdigit())
+    assert misses[:3] == [0, 0, 0]
+    assert misses[3] > 0
+
+
+def test_whatever_comes_nothing_is_compiled_anew() -> None:
+    """Loops are compiled for plain float32 and float64 arrays, with weights and without; any other array is made one."""
+    pytest.importorskip("numba")
+    from syncbn_sim.kernels import compiled, warm
+
+    warm.warm()
+    tables = (compiled.MOMENTS, compiled.NORMALISE, compiled.SUMS, compiled.GRADIENT)
+    before = [len(loop.signatures) for table in tables for loop in table.values()]
+    rng = np.random.default_rng(0)
+    for shape, axis in (((6, 4), 1), ((6, 4, 3), 1), ((6, 3, 4), -1), ((6, 4, 0), 1), ((0, 4), 1)):
+        plain = rng.normal(size=shape)
+        frozen, halves = plain.copy(), plain.astype(np.float16)
+        frozen.flags.writeable = False
+        unaligned = np.frombuffer(b"\0" + plain.tobytes(), np.uint8)[1:].view(np.float64).reshape(shape)
+        others = (frozen, halves, plain.astype(">f4"), plain.astype(">f8"), unaligned, plain.astype(np.longdouble))
+        for x in (*others, plain[::-1], np.broadcast_to(plain[:1], shape), np.asfortranarray(plain)):
+            for weights in (None, np.ones(len(x))):
+                for training in (True, False):
+                    bn = nn.BatchNorm(4, channel_axis=axis).train(training)
+                    y = bn(x, weights)
+                    assert y.dtype == bn.backward(x).dtype == x.dtype
+    assert before == [len(loop.signatures) for table in tables for loop in table.values()]
+    assert max(before) <= 4
