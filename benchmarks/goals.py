@@ -23,6 +23,7 @@ GOALS = (
     Goal("middle/native", "BatchNorm / torch native: (256,128) and (64,1024)", 0.8, 0.5),
     Goal("small/native", "BatchNorm / torch native: (4,16) and (2,16,8,8)", 1.3, 0.8),
     Goal("small/autograd", "BatchNorm / torch autograd: (4,16) and (2,16,8,8)", 0.25, 0.15),
+    Goal("loops", "BatchNorm / its loops: (4,16)", 8.0, None),
     Goal("norms/native", "GroupNorm, LayerNorm, InstanceNorm / torch native", 1.0, 0.7),
     Goal("jax", "every shape / jax.jit", 0.8, 0.5),
     Goal("roofline", "above 4 MiB / copy roofline", 2.2, 1.8),

@@ -12,6 +12,8 @@ import numpy as np
 
 from syncbn_sim import nn
 from syncbn_sim.comm import Communicator
+from syncbn_sim.functional.box import box_of
+from syncbn_sim.kernels import steps
 
 from .scale import Shape
 
@@ -92,6 +94,30 @@ def _with_arguments(kind: Callable[..., Any], batch: Batch) -> Any:
     if batch.shape.norm == "GroupNorm":
         return kind(batch.shape.groups, batch.channels, EPS)
     return kind(batch.channels, EPS, **({"affine": True} if batch.shape.norm == "InstanceNorm" else {}))
+
+
+def loops(batch: Batch) -> Step:
+    """The steps that the layer takes, with everything ready: the rest of its time is its own."""
+    step, shape = steps(), batch.shape
+    groups = {"GroupNorm": shape.groups, "LayerNorm": 1}.get(shape.norm, batch.channels)
+    box = box_of(batch.x, -1 if shape.last or shape.norm == "LayerNorm" else 1, groups)
+    box = box if shape.norm == "BatchNorm" else box.by_row()
+    x, dy = box.flat(batch.x), box.flat(batch.dy)
+    y, dx = np.empty_like(x), np.empty_like(x)
+    weight, bias = batch.weight.astype(np.float64), batch.bias.astype(np.float64)
+    _, _, deviation_sq, mean, n = step.moments(x, box, None)
+    inv_std = 1 / np.sqrt(deviation_sq / n + EPS)
+    inner = np.ones_like(weight) if shape.norm == "BatchNorm" else weight  # what cells sum, as the layers do
+    scale = (weight if shape.norm == "BatchNorm" else 1.0) / n
+
+    def each() -> tuple[object, ...]:
+        step.moments(x, box, None)
+        step.normalise(x, box, mean, inv_std, weight, bias, y)
+        cells, channels = step.backward_sums(dy, x, box, mean, inv_std, inner)
+        step.input_gradient(dy, x, box, None, mean, inv_std, weight, cells * scale, dx)
+        return box.restored(y), box.restored(dx), channels[1], channels[0]
+
+    return each
 
 
 def plain(batch: Batch, dtype: type[np.floating] = np.float32) -> Step:

@@ -21,6 +21,7 @@ LARGE = 1 << 20  # bytes
 COPIES = 2.5  # x, y; x, dy, dx: five arrays read or written at least once, and a copy moves two
 MAKERS = {
     "ours": rivals.ours,
+    "loops": rivals.loops,
     "plain": rivals.plain,
     "native": rivals.torch_native,
     "autograd": rivals.torch_autograd,
