@@ -15,13 +15,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, replace
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
-from numpy.typing import DTypeLike
 
 from ..arrays import Array, position_weights
 from ..errors import ShapeError
 
+SINGLE, DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
 RUNS, GROUPS, COLUMNS = "runs", "groups", "columns"
 
 
@@ -76,13 +77,13 @@ class Box:
         """The same with a stretch for each row of the array."""
         return _by_row(self.shape, self.axis, self.last, self.cells[1])
 
-    def flat(self, x: Array, dtype: DTypeLike | None = None) -> Array:
+    def flat(self, x: Array, dtype: np.dtype[Any] | None = None) -> Array:
         """An array of the box's shape as the steps see it, of this dtype or else float32 or float64; a copy if it lies otherwise.
 
         Steps are compiled for plain arrays: one that is read-only, not aligned, or of another machine's byte order is copied too.
         """
-        kind = dtype or (np.float32 if x.dtype.itemsize <= 4 else np.float64)
-        if self.straight and x.flags.carray and x.dtype == kind:
+        kind = dtype or (SINGLE if x.dtype.itemsize <= 4 else DOUBLE)
+        if self.straight and x.dtype is kind and x.flags.carray:
             return x.reshape(self.view)
         return np.require(np.moveaxis(x, self.axis, -1 if self.last else 1), kind, ["C", "A", "W"]).reshape(self.view)
 
@@ -109,6 +110,12 @@ def box_of(x: Array, axis: int, groups: int) -> Box:
         axis == x.ndim - 1 or (not x.flags.c_contiguous and np.moveaxis(x, axis, -1).flags.c_contiguous)
     )
     return _whole(x.shape, axis, last, groups)
+
+
+@lru_cache(maxsize=256)
+def ones(count: int) -> Array:
+    """The weight of a norm without one; nobody writes into it."""
+    return np.ones(count)
 
 
 @lru_cache(maxsize=256)

@@ -11,7 +11,9 @@ import numpy as np
 from ..arrays import Array
 from .box import Box
 
-QUIET = np.errstate(over="ignore", invalid="ignore")  # a net that diverges does so without a word, as in compiled loops
+QUIET = np.errstate(
+    over="ignore", invalid="ignore", divide="ignore"
+)  # a net that diverges does so without a word, as in compiled loops
 
 
 @QUIET
@@ -32,10 +34,15 @@ def moments(x: Array, box: Box, counts: Array | None) -> Array:
 
 
 @QUIET
-def normalise(x: Array, box: Box, mean: Array, inv_std: Array, weight: Array, bias: Array, y: Array) -> None:
-    """Writes y = weight (x - mean) inv_std + bias; mean and inv_std (stretches, groups), weight and bias (C,)."""
+def normalise(x: Array, box: Box, mean: Array, var: Array, eps: float, weight: Array, bias: Array, y: Array) -> Array:
+    """Writes y = weight (x - mean) inv_std + bias, and returns inv_std = 1 / sqrt(var + eps).
+
+    mean, var and inv_std are (stretches, groups), weight and bias (C,).
+    """
+    inv_std = 1.0 / np.sqrt(var + eps)
     x_hat = (_four(x, box) - _spread(mean, box)) * _spread(inv_std, box)
     _four(y, box, y.dtype)[...] = x_hat * _channels(weight, box) + _channels(bias, box)
+    return inv_std
 
 
 @QUIET

@@ -21,9 +21,11 @@ def moments(x: Array, box: Box, counts: Array | None) -> Array:
     return out
 
 
-def normalise(x: Array, box: Box, mean: Array, inv_std: Array, weight: Array, bias: Array, y: Array) -> None:
+def normalise(x: Array, box: Box, mean: Array, var: Array, eps: float, weight: Array, bias: Array, y: Array) -> Array:
     """As `functional.steps.normalise`."""
-    NORMALISE[box.walk](x, box.offsets, mean, inv_std, weight, bias, y)
+    inv_std = np.empty(box.cells)
+    NORMALISE[box.walk](x, box.offsets, mean, var, eps, weight, bias, inv_std, y)
+    return inv_std
 
 
 def backward_sums(dy: Array, x: Array, box: Box, mean: Array, inv_std: Array, weight: Array) -> tuple[Array, Array]:

@@ -118,12 +118,14 @@ def moments_of_runs(x: Array, offsets: Array, counts: Array | None, out: Array) 
 
 @loop(APPLIED)
 def normalise_columns(
-    x: Array, offsets: Array, mean: Array, inv_std: Array, weight: Array, bias: Array, y: Array
+    x: Array, offsets: Array, mean: Array, var: Array, eps: float, weight: Array, bias: Array, inv_std: Array, y: Array
 ) -> None:
-    """Writes y = weight (x - mean) inv_std + bias."""
+    """Writes inv_std = 1 / sqrt(var + eps) and y = weight (x - mean) inv_std + bias."""
     channels = len(weight)
     m, a, b = np.empty(channels, x.dtype), np.empty(channels, x.dtype), np.empty(channels, x.dtype)
     for s in range(len(offsets) - 1):
+        for c in range(channels):
+            inv_std[s, c] = 1.0 / np.sqrt(var[s, c] + eps)
         for c in range(channels):
             m[c] = mean[s, c]
         for c in range(channels):
@@ -137,12 +139,14 @@ def normalise_columns(
 
 @loop(APPLIED)
 def normalise_groups(
-    x: Array, offsets: Array, mean: Array, inv_std: Array, weight: Array, bias: Array, y: Array
+    x: Array, offsets: Array, mean: Array, var: Array, eps: float, weight: Array, bias: Array, inv_std: Array, y: Array
 ) -> None:
     """The same where a group has several channels, side by side."""
     number, groups, width = x.dtype.type, x.shape[1], x.shape[2]
     a, b = weight.astype(x.dtype).reshape(groups, width), bias.astype(x.dtype).reshape(groups, width)
     for s in range(len(offsets) - 1):
+        for g in range(groups):
+            inv_std[s, g] = 1.0 / np.sqrt(var[s, g] + eps)
         for n in range(offsets[s], offsets[s + 1]):
             for g in range(groups):
                 m, r = number(mean[s, g]), number(inv_std[s, g])
@@ -152,11 +156,15 @@ def normalise_groups(
 
 
 @loop(APPLIED)
-def normalise_runs(x: Array, offsets: Array, mean: Array, inv_std: Array, weight: Array, bias: Array, y: Array) -> None:
+def normalise_runs(
+    x: Array, offsets: Array, mean: Array, var: Array, eps: float, weight: Array, bias: Array, inv_std: Array, y: Array
+) -> None:
     """The same where a channel has several positions, side by side."""
     number, groups = x.dtype.type, mean.shape[1]
     width, length = x.shape[1] // groups, x.shape[2]
     for s in range(len(offsets) - 1):
+        for g in range(groups):
+            inv_std[s, g] = 1.0 / np.sqrt(var[s, g] + eps)
         for n in range(offsets[s], offsets[s + 1]):
             for g in range(groups):
                 m = number(mean[s, g])

@@ -30,7 +30,7 @@ def warm() -> None:
 def _once(x: Any, box: Box, counts: Any) -> None:
     cells, weight = np.ones(box.cells), np.ones(box.channels)
     compiled.moments(x, box, counts)
-    compiled.normalise(x, box, cells, cells, weight, weight, np.empty_like(x))
+    compiled.normalise(x, box, cells, cells, 1e-5, weight, weight, np.empty_like(x))
     sums, _ = compiled.backward_sums(x, x, box, cells, cells, weight)
     compiled.input_gradient(x, x, box, counts, cells, cells, weight, sums, np.empty_like(x))
 

@@ -11,12 +11,12 @@ from ..arrays import Array, parameter_dtype
 from ..comm.stretches import rank_offsets
 from ..errors import ArgumentError, CountError, ShapeError
 from ..functional.batch_norm import BackwardSums
-from ..functional.box import Box, box_of
+from ..functional.box import box_of, ones
 from ..kernels import steps
 from ..stats import running
 from ..stats.moments import ONE, SHARES, Moments, Stretches
 from .module import Module, Parameter
-from .statistics import Context, Statistics, moments_of, statistics_apart
+from .statistics import Context, Statistics, for_cells, moments_of, statistics_apart
 
 
 class BatchNorm(Module):
@@ -185,41 +185,37 @@ class BatchNorm(Module):
             mean, var = self.running_mean, self.running_var
             if mean.ndim > 1 and mean.shape[0] != box.cells[0]:
                 raise self._whose(box.cells[0])
-        # New arrays all: whoever steps, or writes into weight or running mean, does not change what this pass did.
-        inv_std = self._for_cells(1.0 / np.sqrt(np.add(var, self.eps, dtype=np.float64)), box)
-        mean, weight = self._for_cells(mean, box), self._of_channels(self.weight, 1.0)
-        y = self._workspace.take(box.view, flat.dtype)
-        step.normalise(flat, box, mean, inv_std, weight, self._of_channels(self.bias, 0.0), y)
+        mean, var = for_cells(mean, box), for_cells(var, box)
+        weight, y = self._of_channels(self.weight, 1.0), self._workspace.take(box.view, flat.dtype)
+        inv_std = step.normalise(flat, box, mean, var, self.eps, weight, self._of_channels(self.bias, 0.0), y)
         return box.restored(y), Context(
             flat, box, w, mean, inv_std, weight, local, moments, used, used is not None and training
         )
 
     def _backward(self, dy: Array, context: Context) -> Array:
-        x, box, counts, mean, inv_std, weight = context[:6]
+        x, box, counts, mean, inv_std, weight, local, _, used, summed = context
         step, dy = steps(), box.flat(dy, x.dtype)
-        cells, channels = step.backward_sums(dy, x, box, mean, inv_std, np.ones_like(weight))
+        cells, channels = step.backward_sums(dy, x, box, mean, inv_std, ones(self.num_features))
         if self.weight is not None:
             self.weight.add_grad(channels[1])
         if self.bias is not None:
             self.bias.add_grad(channels[0])
-        if context.statistics is None:
+        if used is None:
             cells[:] = 0.0  # constants
         else:
-            sums = BackwardSums(*(cells if isinstance(context.local, Stretches) else cells[:, 0]))
-            if context.summed:
+            sums = BackwardSums(*(cells if isinstance(local, Stretches) else channels))
+            if summed:
                 sums = self.sum_backward(sums)
-            sums, n = self.statistics_backward(sums, context), context.statistics.n
-            per_row = weight / (n + (n == 0))
-            cells[0], cells[1] = per_row * sums.dy, per_row * sums.dy_x_hat
+            sums = self.statistics_backward(sums, context)
+            per_row = weight / (used.n + (used.n == 0))
+            np.multiply(per_row, sums.dy, out=cells[0])
+            np.multiply(per_row, sums.dy_x_hat, out=cells[1])
         dx = self._workspace.take(box.view, x.dtype)
         step.input_gradient(dy, x, box, counts, mean, inv_std, weight, cells, dx)
         return box.restored(dx)
 
-    def _for_cells(self, values: Array, box: Box) -> Array:
-        """Statistics as the steps want them: (stretches, C) float64, one after the other."""
-        return np.array(np.broadcast_to(values, box.cells), np.float64)
-
     def _of_channels(self, parameter: Parameter | None, absent: float) -> Array:
+        """A copy: whoever steps, or writes into the weight, does not change what this pass did."""
         return np.full(self.num_features, absent) if parameter is None else parameter.data.astype(np.float64)
 
     def _whose(self, stretches: int) -> ShapeError:
@@ -232,21 +228,26 @@ class BatchNorm(Module):
         )
 
     def _remember(self, used: Statistics) -> None:
-        """Moves the running statistics. Stretches have their own from then on, (S, C), and count their own batches."""
+        """Moves the running statistics."""
         if self.running_mean is None or self.running_var is None or self.num_batches_tracked is None:
             return
-        if np.ndim(used.n) > 0 and self.running_mean.ndim == 1:
-            self.running_mean, self.running_var = (
-                np.tile(a, (len(used.n), 1)) for a in (self.running_mean, self.running_var)
-            )
-            self.num_batches_tracked = np.tile(self.num_batches_tracked, len(used.n))
-        seen, apart = used.n > 0, self.running_mean.ndim > 1
-        if apart and np.shape(seen) != (len(self.running_mean), 1):
-            raise self._whose(np.size(seen))
-        # A sum of arrays without axes is no array.
-        self.num_batches_tracked = np.array(self.num_batches_tracked + (seen[:, 0] if apart else seen))
-        batches = np.maximum(self.num_batches_tracked[:, None], 1) if apart else max(int(self.num_batches_tracked), 1)
-        for name, new in (("running_mean", used.stored_mean), ("running_var", used.stored_var)):
-            old = getattr(self, name)
-            moved = running.updated(old, new, self.momentum, batches)
-            setattr(self, name, np.where(seen, moved, old) if apart else moved if seen else old)
+        if isinstance(used.n, np.ndarray) or self.running_mean.ndim > 1:
+            self._remember_apart(self.running_mean, self.running_var, self.num_batches_tracked, used)
+        elif used.n > 0:
+            batches = int(self.num_batches_tracked) + 1
+            self.num_batches_tracked = np.array(batches)
+            self.running_mean = running.updated(self.running_mean, used.stored_mean, self.momentum, batches)
+            self.running_var = running.updated(self.running_var, used.stored_var, self.momentum, batches)
+
+    def _remember_apart(self, mean: Array, var: Array, tracked: Array, used: Statistics) -> None:
+        """The same of stretches, which have their own from the first time on, (S, C), and count their own batches."""
+        if mean.ndim == 1:
+            mean, var = np.tile(mean, (len(used.n), 1)), np.tile(var, (len(used.n), 1))
+            tracked = np.tile(tracked, len(used.n))
+        if np.shape(used.n) != (len(mean), 1):
+            raise self._whose(np.size(used.n))
+        seen = used.n > 0
+        self.num_batches_tracked = tracked + seen[:, 0]
+        batches = np.maximum(self.num_batches_tracked, 1)[:, None]
+        self.running_mean = np.where(seen, running.updated(mean, used.stored_mean, self.momentum, batches), mean)
+        self.running_var = np.where(seen, running.updated(var, used.stored_var, self.momentum, batches), var)

@@ -66,6 +66,13 @@ def moments_of(cells: Array, apart: bool) -> Moments:
     return Moments(float(n[0]), total, total_sq, deviation_sq, mean)
 
 
+def for_cells(values: Array, box: Box) -> Array:
+    """Statistics as the steps want them: a float64 copy, (stretches, C)."""
+    if values.ndim == 1 and box.cells[0] > 1:
+        values = np.broadcast_to(values, box.cells)
+    return np.array(values, np.float64).reshape(box.cells)
+
+
 def statistics_apart(moments: Stretches) -> Statistics:
     """Of stretches: mean and variances of each; of one without rows 0 and 1, which then touch nothing."""
     n = moments.count

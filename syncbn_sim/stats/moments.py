@@ -79,7 +79,7 @@ class Moments:
         mean = weighted_sum(x) / count
         deviation = x - mean
         slip = weighted_sum(deviation)  # 0 in exact arithmetic: what rounding of the mean left over
-        m2 = weighted_sum(deviation * deviation) - slip * slip / count
+        m2 = np.maximum(weighted_sum(deviation * deviation) - slip * slip / count, 0.0)
         return cls.about((mean + slip / count).reshape(kept), m2.reshape(kept), count)
 
     @classmethod
@@ -126,7 +126,7 @@ class Moments:
             CountError: the count is 0, or not above 1 (beyond rounding) for the unbiased variance.
         """
         if self.deviation_sq is not None and self.count > 0:
-            biased = np.maximum(self.deviation_sq / self.count, 0.0)
+            biased = self.deviation_sq / self.count
         else:
             mean = self.mean
             biased = np.maximum(self.total_sq / self.count - mean * mean, 0.0)
