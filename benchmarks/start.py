@@ -8,7 +8,10 @@ import subprocess
 import sys
 import tempfile
 
+import numpy as np
+
 from . import mpirun
+from .goals import Measured
 from .scale import Scale
 from .section import Section, Tick
 from .timing import Spread
@@ -51,6 +54,8 @@ def run(scale: Scale, tick: Tick) -> Section:
     )
     rows = [[name, *(Spread.of(each) for each in zip(*times, strict=True))] for name, times in found.items()]
     section.table(["loops", "import, s", "first steps, s"], rows)
+    alone, _, warm = (np.sum(times, axis=1) for times in found.values())
+    section.measured.append(Measured("start", "first steps of BatchNorm and LayerNorm", Spread.of(warm - alone)))
     return section
 
 
