@@ -106,13 +106,13 @@ def loops(batch: Batch) -> Step:
     y, dx = np.empty_like(x), np.empty_like(x)
     weight, bias = batch.weight.astype(np.float64), batch.bias.astype(np.float64)
     _, _, deviation_sq, mean, n = step.moments(x, box, None)
-    inv_std = 1 / np.sqrt(deviation_sq / n + EPS)
+    var = deviation_sq / n
     inner = np.ones_like(weight) if shape.norm == "BatchNorm" else weight  # what cells sum, as the layers do
     scale = (weight if shape.norm == "BatchNorm" else 1.0) / n
 
     def each() -> tuple[object, ...]:
         step.moments(x, box, None)
-        step.normalise(x, box, mean, inv_std, weight, bias, y)
+        inv_std = step.normalise(x, box, mean, var, EPS, weight, bias, y)
         cells, channels = step.backward_sums(dy, x, box, mean, inv_std, inner)
         step.input_gradient(dy, x, box, None, mean, inv_std, weight, cells * scale, dx)
         return box.restored(y), box.restored(dx), channels[1], channels[0]
