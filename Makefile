@@ -30,6 +30,7 @@ QUICK = -m pytest -m 'not slow' --numprocesses auto --dist loadfile
 
 test: .venv/dev lint ## install, lint, types, and all tests but the slow ones (4 to 6 minutes on 2 cores)
 	$(BIN)/python $(QUICK)
+	SYNCBN_SIM_KERNELS=numpy $(BIN)/python $(QUICK) tests/nn tests/suites/test_layers_table.py
 
 test-all: .venv/dev lint oracle browser ## the slow tests, the torch oracle and the browser too (nightly)
 	$(BIN)/python $(QUICK)

@@ -2,5 +2,5 @@
 
 from . import comm, data, experiments, functional, nn, optim, stats, train
 
-__version__ = "0.2.0"
+__version__ = "0.3.0"
 __all__ = ["comm", "data", "experiments", "functional", "nn", "optim", "stats", "train"]

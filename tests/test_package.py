@@ -51,7 +51,7 @@ def test_environment_yml_has_the_names_and_bounds_of_pyproject() -> None:
     extras = PROJECT["optional-dependencies"]
     wanted = {
         *PROJECT["dependencies"],
-        *(d for name in ("mpi", "data", "plots", "cli", "lockstep") for d in extras[name]),
+        *(d for name in ("mpi", "data", "plots", "cli", "lockstep", "fast") for d in extras[name]),
         f"python{PROJECT['requires-python']}",
     }
     assert given == wanted

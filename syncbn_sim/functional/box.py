@@ -1,4 +1,4 @@
-"""An array as a box of rows, channels and positions, cut into cells: every norm is a choice of cells.
+"""An array as a box of rows, channels and positions, cut into cells: every norm is a choice of cells::
 
                           stretches of rows     groups of channels
     BatchNorm             one: all rows         one channel each

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import warnings
 from functools import cache
@@ -26,13 +25,15 @@ def steps() -> Any:
     """
     wanted = os.environ.get(VARIABLE, "numba")
     check_choice(VARIABLE, wanted, ("numba", "numpy"))
-    if wanted == "numpy" or importlib.util.find_spec("numba") is None:
+    if wanted == "numpy":
         return numpy_steps
     try:
         from . import compiled, warm
-    except Exception as error:  # whatever a numba says that does not go with this NumPy or this Python
-        message = f"numba is installed, but cannot be imported ({error}): NumPy takes its place. Mend it, or set {VARIABLE}=numpy."
-        warnings.warn(message, stacklevel=2)
+    except Exception as error:
+        # whatever a numba says that does not go with this NumPy or this Python; only one that is not there needs no word
+        if not (isinstance(error, ModuleNotFoundError) and error.name in ("numba", None)):
+            message = f"numba cannot be imported ({error}): NumPy takes its place. Mend it, or set {VARIABLE}=numpy."
+            warnings.warn(message, stacklevel=2)
         return numpy_steps
     if world_size() not in (None, 1):
         warm.warm_once()
