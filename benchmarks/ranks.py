@@ -21,7 +21,7 @@ ROWS, LOCKSTEP = 4, 128  # rows per rank of the figure; ranks of the comparison 
 
 def units(scale: Scale) -> int:
     """How often `run` ticks."""
-    return 2 * len(scale.simulated) + 1 + sum(len(_powers(most)) for most in scale.most.values())
+    return 2 * len(scale.simulated) + 1 + sum(len(_powers(most)) for most in _kinds(scale).values())
 
 
 def run(scale: Scale, tick: Tick) -> Section:
@@ -81,7 +81,7 @@ def _beside_lockstep(ranks: Ranks, rounds: int) -> Spread:
 def _all_kinds(section: Section, scale: Scale, tick: Tick) -> None:
     """Time over ranks, for ranks of each kind."""
     found: dict[str, dict[int, float]] = {kind: {} for kind in scale.most}
-    for kind, most in scale.most.items():
+    for kind, most in _kinds(scale).items():
         for count in _powers(most):
             try:
                 seconds = _seconds(kind, Ranks(count, ROWS), scale)
@@ -97,6 +97,10 @@ def _all_kinds(section: Section, scale: Scale, tick: Tick) -> None:
     section.figure("ranks.png", figures.ranks(found, ROWS), "time of a step against ranks")
 
 
+def _kinds(scale: Scale) -> dict[str, int]:
+    return {kind: most for kind, most in scale.most.items() if kind != "JAX" or rivals.installed("jax")}
+
+
 def _seconds(kind: str, ranks: Ranks, scale: Scale) -> list[float]:
     """Seconds per step, some times."""
     if kind == "mpi":
@@ -109,8 +113,6 @@ def _seconds(kind: str, ranks: Ranks, scale: Scale) -> list[float]:
         rounds = int(comm.holders.bcast(np.clip(1 / first, 3, scale.rounds)))
         return [_together(comm, step) for _ in range(rounds)]
 
-    if kind == "JAX" and not rivals.installed("jax"):
-        raise RuntimeError("jax is not installed")
     return _first(launch(on_rank, ranks.count, "stacked" if kind == "JAX" else kind))
 
 

@@ -23,7 +23,7 @@ NIGHTLY = pytest.mark.slow  # ten seconds each, of code that others run too
 
 
 @pytest.mark.parametrize(
-    "part", [*(pytest.param(part, marks=NIGHTLY) for part in ("norms", "steps", "ranks")), "talk", "growth", "start"]
+    "part", [*(pytest.param(part, marks=NIGHTLY) for part in ("norms", "steps", "ranks", "start")), "talk", "growth"]
 )
 def test_each_part_writes_its_chapter(part: str, tmp_path) -> None:
     if part not in ("growth", "start") and mpirun_command() is None:
