@@ -36,7 +36,7 @@ GOALS = (
     Goal("128x4", "training step, 128 stacked ranks x 4 rows / JAX vmap + jit", 1.0, 0.7),
     Goal("1024x4", "training step, 1024 stacked ranks x 4 rows / JAX vmap + jit", 0.7, 0.4),
     Goal("lockstep", "training step, 128 ranks: stacked / lockstep", 0.05, 0.02),
-    Goal("allreduce/raw", "comm.allreduce / raw MPI, 4 ranks, up to 8 KiB", 2.0, 1.3),
+    Goal("crowded/raw", "comm.allreduce / raw MPI, two ranks per idle core, up to 8 KiB", 2.0, 1.3),
     Goal("start", "seconds that a process pays for compiled loops, warm cache", 0.6, None),
     Goal("growth", "growth in rows, channels, layers, ranks: exponent", 1.05, None),
 )

@@ -19,12 +19,9 @@ def as_array(x: object, name: str) -> Array:
         DtypeError: `x` is a `numpy.ma.MaskedArray`.
     """
     if isinstance(x, np.ma.MaskedArray):
-        raise DtypeError(
-            name,
-            got="a numpy.ma.MaskedArray",
-            expected="a plain array, and its mask as weights",
-            do=f"Pass {name}.data, and weights=: 0 at masked positions, 1 elsewhere (weights have no channel axis).",
-        )
+        expected = "a plain array, and its mask as weights"
+        do = f"Pass {name}.data, and weights=: 0 at masked positions, 1 elsewhere (weights have no channel axis)."
+        raise DtypeError(name, got="a numpy.ma.MaskedArray", expected=expected, do=do)
     return np.asarray(x)
 
 
@@ -36,12 +33,8 @@ def as_float_array(x: object, name: str = "x") -> Array:
     """
     array: Array = x if type(x) is np.ndarray else as_array(x, name)
     if array.dtype.kind != "f":
-        raise DtypeError(
-            name,
-            got=f"dtype {array.dtype}",
-            expected="a floating-point array",
-            do=f"Convert it first: {name}.astype(np.float32).",
-        )
+        do = f"Convert it first: {name}.astype(np.float32)."
+        raise DtypeError(name, got=f"dtype {array.dtype}", expected="a floating-point array", do=do)
     return array
 
 
@@ -53,12 +46,8 @@ def parameter_dtype(dtype: DTypeLike) -> np.dtype[Any]:
     """
     found = np.dtype(dtype)
     if found not in (np.dtype(np.float32), np.dtype(np.float64)):
-        raise DtypeError(
-            "dtype",
-            got=found,
-            expected="float32 or float64 for parameters",
-            do="Keep the layer in float32; float16 inputs are accepted as they are.",
-        )
+        do = "Keep the layer in float32; float16 inputs are accepted as they are."
+        raise DtypeError("dtype", got=found, expected="float32 or float64 for parameters", do=do)
     return found
 
 
@@ -91,17 +80,10 @@ def frequency_weights(weights: object, positions: tuple[int, ...]) -> Array:
         raise DtypeError("weights", got=f"dtype {w.dtype}", expected="numbers >= 0", do="Pass a float or bool array.")
     w = w.astype(np.float64)
     if w.shape != positions and w.shape != positions[:1]:
-        raise ShapeError(
-            "weights",
-            got=w.shape,
-            expected=f"{positions} (one for each position) or {positions[:1]} (one per row)",
-            do="Weights have the shape of x without its channel axis.",
-        )
+        expected = f"{positions} (one for each position) or {positions[:1]} (one per row)"
+        do = "Weights have the shape of x without its channel axis."
+        raise ShapeError("weights", got=w.shape, expected=expected, do=do)
     if np.count_nonzero((w >= 0) & (w < np.inf)) < w.size:
-        raise ArgumentError(
-            "weights",
-            got="a negative or non-finite weight",
-            expected="finite weights >= 0",
-            do="Use 0 to mask a position.",
-        )
+        got = "a negative or non-finite weight"
+        raise ArgumentError("weights", got=got, expected="finite weights >= 0", do="Use 0 to mask a position.")
     return w

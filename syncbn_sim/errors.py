@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Mapping
+from numbers import Integral
+from typing import TypeVar
+
+T = TypeVar("T")
 
 
 class SyncBNError(Exception):
@@ -84,6 +88,30 @@ def unknown(subject: str, got: str, known: Iterable[str]) -> ArgumentError:
     near = difflib.get_close_matches(got, names, 1, 0.3)
     hint = f"Did you mean {near[0]!r}?" if near else "Choose one of those."
     return ArgumentError(subject, got=repr(got), expected=", ".join(names), do=hint)
+
+
+def named(subject: str, name: str, table: Mapping[str, T]) -> T:
+    """What a table has under a name.
+
+    Raises:
+        ArgumentError: there is none; the nearest name is suggested.
+    """
+    if name not in table:
+        raise unknown(subject, name, table)
+    return table[name]
+
+
+def not_installed(subject: str, library: str, extra: str) -> MissingDependencyError:
+    """The error for a library of one of our extras."""
+    return MissingDependencyError(
+        subject, got=f"no {library}", expected=library, do=f"pip install 'syncbn-sim[{extra}]'."
+    )
+
+
+def check_whole(name: str, value: object, least: int = 1, do: str = "See --help.") -> None:
+    """Raises ArgumentError where a value is no whole number of at least so much."""
+    if isinstance(value, bool) or not isinstance(value, Integral) or value < least:
+        raise ArgumentError(name, got=repr(value), expected=f"a whole number of at least {least}", do=do)
 
 
 def check_choice(subject: str, value: str, choices: Collection[str]) -> None:

@@ -10,7 +10,7 @@ from ..cluster.networks import network_named
 from ..cluster.step_cost import step_cost
 from ..data.own_log import LogOptions
 from ..diagnostics.inspection import cautions
-from ..errors import ArgumentError
+from ..errors import ArgumentError, check_whole
 from ..report.advice import advice
 from ..stats.reading import Reading, behind, sorted_reading
 from .arguments import LinkName, Milliseconds, ModelName, Nodes, seconds, whole
@@ -49,23 +49,16 @@ def advise(
     whole(rows, "rows")
     if data:
         if entity_rows or entities is not None or icc is not None:
-            raise ArgumentError(
-                "advise",
-                got="--data with --entity-rows, --entities or --icc",
-                expected="one or the other",
-                do="Leave them out: they are measured in the log.",
-            )
+            got = "--data with --entity-rows, --entities or --icc"
+            do = "Leave them out: they are measured in the log."
+            raise ArgumentError("advise", got=got, expected="one or the other", do=do)
         found = inspected(read(data, log), log, rows, devices)
         order, icc = found.orders["as it stands"].reading, found.mean_correlation
         print(f"Measured in {data}, in the order in which it stands: mean correlation over columns {icc:.3f}.")
         print("\n".join(cautions(found)), end="\n\n")
     elif log != LogOptions():
-        raise ArgumentError(
-            "advise",
-            got="options of a log without --data",
-            expected="--data with them",
-            do="For example --data clicks.csv.",
-        )
+        got = "options of a log without --data"
+        raise ArgumentError("advise", got=got, expected="--data with them", do="For example --data clicks.csv.")
     else:
         order = _sorted_order(entity_rows, entities)
         icc = _possible(icc, order, rows)
@@ -77,17 +70,13 @@ def advise(
 def _possible(icc: float | None, order: Reading, rows: int) -> float:
     """A typed correlation, if a population can have it."""
     if icc is None:
-        raise ArgumentError(
-            "icc", got="none", expected="--icc with --entity-rows, or --data", do="For example --icc 0.3."
-        )
+        expected = "--icc with --entity-rows, or --data"
+        raise ArgumentError("icc", got="none", expected=expected, do="For example --icc 0.3.")
     largest = behind(order, 0.0, rows).adjusted_size
     if 1 + (largest - 1) * icc <= 0:
-        raise ArgumentError(
-            "icc",
-            got=icc,
-            expected=f"above {1 / (1 - largest):.3g} where a row meets {largest:.3g} of its entity",
-            do="Rows of one entity can't all be unlike: their mean would have a negative variance.",
-        )
+        expected = f"above {1 / (1 - largest):.3g} where a row meets {largest:.3g} of its entity"
+        do = "Rows of one entity can't all be unlike: their mean would have a negative variance."
+        raise ArgumentError("icc", got=icc, expected=expected, do=do)
     return icc
 
 
@@ -95,34 +84,17 @@ def _sorted_order(entity_rows: tuple[str, ...], entities: int | None) -> Reading
     """Rows sorted by entity, from sizes such as ("58",) or ("4x1000,58x100",)."""
     parts = [part for part in ",".join(entity_rows).split(",") if part]
     if not parts:
-        raise ArgumentError(
-            "entity-rows",
-            got="none",
-            expected="--entity-rows with --icc, or --data",
-            do="For example --entity-rows 58.",
-        )
+        expected = "--entity-rows with --icc, or --data"
+        raise ArgumentError("entity-rows", got="none", expected=expected, do="For example --entity-rows 58.")
     sizes, counts = zip(*(_size_and_count(part, len(parts) == 1) for part in parts), strict=True)
-    if counts[0] is None:
-        if entities is not None and entities < 2:
-            raise ArgumentError(
-                "entities",
-                got=entities,
-                expected="at least 2, of one number of rows",
-                do="For example --entity-rows 180 --entities 10.",
-            )
-        return (
-            sorted_reading(np.array(sizes), np.ones(1))
-            if entities is None
-            else sorted_reading(np.full(entities, sizes[0]))
-        )
-    if entities is not None:
-        raise ArgumentError(
-            "entities",
-            got=f"{entities} with sizes by number",
-            expected="one or the other",
-            do="ROWSxENTITIES says already how many there are.",
-        )
-    return sorted_reading(np.repeat(sizes, counts))
+    if entities is None:
+        endless = counts[0] is None
+        return sorted_reading(np.array(sizes), np.ones(1)) if endless else sorted_reading(np.repeat(sizes, counts))
+    if counts[0] is not None:
+        got, do = f"{entities} with sizes by number", "ROWSxENTITIES says already how many there are."
+        raise ArgumentError("entities", got=got, expected="one or the other", do=do)
+    check_whole("entities", entities, 2, "Of one size: --entity-rows 180 --entities 10.")
+    return sorted_reading(np.full(entities, sizes[0]))
 
 
 def _size_and_count(part: str, alone: bool) -> tuple[int, int | None]:
@@ -130,10 +102,6 @@ def _size_and_count(part: str, alone: bool) -> tuple[int, int | None]:
     size, times, count = part.partition("x")
     wrong = not size.isdigit() or not int(size) or (times and not (count.isdigit() and int(count)))
     if wrong or not (times or alone):
-        raise ArgumentError(
-            "entity-rows",
-            got=part,
-            expected="rows, or ROWSxENTITIES, where there are several sizes for each of them",
-            do="For example 58, or 4x1000,58x100.",
-        )
+        expected = "rows, or ROWSxENTITIES, where there are several sizes for each of them"
+        raise ArgumentError("entity-rows", got=part, expected=expected, do="For example 58, or 4x1000,58x100.")
     return int(size), int(count) if times else None

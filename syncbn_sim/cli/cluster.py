@@ -39,11 +39,8 @@ def cluster(
     counts = [whole(text, "devices") for text in devices]
     costs = {wire: {p: step_cost(channels, p, chosen, wire) for p in counts} for wire in WIRE_FORMATS}
     loses = where_all_gather_loses(channels, chosen)
-    finding = (
-        f"the all-gather loses from {loses:,} devices on"
-        if loses
-        else "the all-gather does not lose up to 65,536 devices"
-    )
+    where = f"loses from {loses:,} devices on" if loses else "does not lose up to 65,536 devices"
+    finding = f"the all-gather {where}"
     over = f"{topology}, {link}" if topology else link
     png = cluster_share(costs, compute, f"{model} over {over}, {compute_ms:g} ms of compute:\n{finding}")
     print(f"{model}: {len(channels)} batch norms, {sum(channels):,} channels; {over}: {chosen.source}.")
@@ -55,9 +52,8 @@ def cluster(
         print(f"  {wire}: {first.collectives} blocking collectives and {first.payload:,} bytes per step")
     last = costs["fused all-reduce"][counts[-1]]
     by_path = [1e3 * last.step_seconds(compute, overlapped) for overlapped in (False, True)]
-    print(
-        f"A step on {counts[-1]:,} devices takes {by_path[0]:.4g} ms with talk on the critical path, {by_path[1]:.4g} ms if all of it"
-    )
+    takes = f"{by_path[0]:.4g} ms with talk on the critical path, {by_path[1]:.4g} ms if all of it"
+    print(f"A step on {counts[-1]:,} devices takes {takes}")
     print("overlapped with computing (a layer needs its statistics at once, so little of it can).")
     write_figure(Path(figure), png)
     print(f"Drawn: {figure}")
@@ -77,12 +73,9 @@ def schedules(ranks: int = 8, elements: int = 129, out: str = ".") -> None:
     whole(ranks, "ranks")
     whole(elements, "elements")
     if ranks > MOST_DRAWN:
-        raise ArgumentError(
-            "ranks",
-            got=ranks,
-            expected=f"at most {MOST_DRAWN}, of which a picture still shows something",
-            do="comm.schedules.cost(name, ranks, bytes) counts for any number, at once.",
-        )
+        expected = f"at most {MOST_DRAWN}, of which a picture still shows something"
+        do = "comm.schedules.cost(name, ranks, bytes) counts for any number, at once."
+        raise ArgumentError("ranks", got=ranks, expected=expected, do=do)
     check_writable(Path(out), "out")
     print(f"All-reduce of {elements} float64 between {ranks} ranks:")
     for name in SCHEDULES:

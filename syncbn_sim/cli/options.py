@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 import tomllib
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, fields, is_dataclass
 from pathlib import Path
 from typing import Any, Generic, Literal, TypeVar, get_args, get_origin
@@ -15,7 +16,8 @@ from typing import Any, Generic, Literal, TypeVar, get_args, get_origin
 import tyro
 from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
-from ..comm.mpi.start import world_rank
+from ..comm.mpi.ending import say
+from ..comm.mpi.start import is_awaited, world_rank
 from ..errors import ArgumentError, SyncBNError
 from ..experiments import Experiment
 from ..report.files import config_toml
@@ -79,9 +81,8 @@ def read_options(experiment: Experiment[C, Any], arguments: list[str], command: 
         SystemExit: --help, or an option that there is not; said by then.
     """
     if clash := sorted({field.name for field in fields(Options)} & set(flat(experiment.Config()))):
-        raise ArgumentError(
-            "options", got=", ".join(clash), expected="names that are not the runner's", do="Rename them in Config."
-        )
+        own = "names that are not the runner's"
+        raise ArgumentError("options", got=", ".join(clash), expected=own, do="Rename them in Config.")
     start = _start(experiment)
     unchecked: Any = _unchecked(experiment.Config)
     kind: Any = Options
@@ -142,19 +143,12 @@ def _options_in(file: str, default: dict[str, Any]) -> list[str]:
     try:
         values = tomllib.loads(Path(file).read_text(encoding="utf-8"))
     except (OSError, tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise ArgumentError(
-            "--config",
-            got=f"{file} ({error})",
-            expected="a readable TOML file",
-            do="Start from a config.toml in runs/.",
-        ) from error
-    if strange := sorted({name for name in values if name.replace("-", "_") not in default.keys() - {"config"}}):
-        raise ArgumentError(
-            "--config",
-            got=f"{file} with {', '.join(strange)}",
-            expected=f"options of this experiment: {', '.join(default.keys() - {'config'})}",
-            do="Is it another experiment's file?",
-        )
+        got, do = f"{file} ({error})", "Start from a config.toml in runs/."
+        raise ArgumentError("--config", got=got, expected="a readable TOML file", do=do) from error
+    known = default.keys() - {"config"}
+    if strange := sorted({name for name in values if name.replace("-", "_") not in known}):
+        got, expected = f"{file} with {', '.join(strange)}", f"options of this experiment: {', '.join(known)}"
+        raise ArgumentError("--config", got=got, expected=expected, do="Is it another experiment's file?")
     return [_spelled(name, value, default.get(name), file) for name, value in values.items()]
 
 
@@ -169,20 +163,24 @@ def _spelled(name: str, value: Any, default: Any, file: str) -> str:
 
 @contextmanager
 def one_voice() -> Iterator[None]:
-    """Under mpirun every process reads the options, but only rank 0 says what is wrong with them."""
-    with ExitStack() as stack:
-        if world_rank() > 0:
-            stack.push(_leaves_it_to_rank_0)
-            null = stack.enter_context(open(os.devnull, "w"))
-            stack.enter_context(redirect_stdout(null))
-            stack.enter_context(redirect_stderr(null))
+    """Under mpirun every process reads the options, but rank 0 alone says what is wrong with them.
+
+    Another rank waits until rank 0 has said the same and gone, and says it only if ranks with right options wait for it: it would
+    otherwise be said often, or, by an mpirun that ends rank 0 for the first rank that fails, not at all.
+    """
+    rank, said = world_rank(), io.StringIO()
+    if rank == 0:
         yield
-
-
-def _leaves_it_to_rank_0(kind: type[BaseException] | None, error: BaseException | None, trace: Any) -> None:
-    """Ends this rank without complaint, for rank 0 has the same to say, and mpirun would end it for a rank that failed before it could."""
-    if isinstance(error, SyncBNError | SystemExit):
-        sys.exit(0)
+        return
+    try:
+        with redirect_stdout(said), redirect_stderr(said):
+            yield
+    except (SyncBNError, SystemExit) as error:
+        asked_for_help = isinstance(error, SystemExit) and not error.code
+        if asked_for_help or not is_awaited():
+            sys.exit(0)
+        say("\n".join(f"[rank {rank}] {line}" for line in (said.getvalue() or str(error)).splitlines()))
+        sys.exit(2)
 
 
 @contextmanager

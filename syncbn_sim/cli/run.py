@@ -48,7 +48,9 @@ def run_experiment(experiment: Experiment[Any, Any], arguments: list[str], comma
     world = world_size()
     with one_voice():
         options = read_options(experiment, arguments, command)
-        parts = experiment.parts(options.experiment)
+        if not (parts := experiment.parts(options.experiment)):
+            subject, do = f"{experiment.name}.parts", "Return [config] for one run."
+            raise ArgumentError(subject, got="none", expected="a config for each run, one at least", do=do)
         as_toml(experiment, options)  # said now, not after the work
         if world not in (None, 1) and options.backend in ("serial", "threads", "lockstep"):
             raise ArgumentError(

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 
-from ..errors import ArgumentError
+from ..errors import ArgumentError, check_whole
 from ..stats.reading import Behind, Reading, behind, readers_needed
 from .step_cost import CHEAP, StepCost
 
@@ -39,28 +39,17 @@ class Job:
     cost_of: Callable[[int], StepCost]
 
     def __post_init__(self) -> None:
-        for name in ("devices", "rows"):
-            value = getattr(self, name)
-            if not isinstance(value, int) or value < 1:
-                raise ArgumentError(name, got=value, expected="a whole number of at least 1", do="See --help.")
+        check_whole("devices", self.devices)
+        check_whole("rows", self.rows)
         if not self.compute_seconds > 0:
-            raise ArgumentError(
-                "compute", got=f"{self.compute_seconds:g} s", expected="above 0", do="How long does a step take?"
-            )
+            took = f"{self.compute_seconds:g} s"
+            raise ArgumentError("compute", got=took, expected="above 0", do="How long does a step take?")
         if not self.icc <= 1:
-            raise ArgumentError(
-                "icc",
-                got=self.icc,
-                expected="at most 1",
-                do="1: all rows of an entity are equal; 0: no more alike than others.",
-            )
+            do = "1: all rows of an entity are equal; 0: no more alike than others."
+            raise ArgumentError("icc", got=self.icc, expected="at most 1", do=do)
         if self.devices * self.rows > self.reading.total:
-            raise ArgumentError(
-                "devices, rows",
-                got=f"{self.devices} x {self.rows}",
-                expected=f"at most the {self.reading.total:,.0f} rows there are",
-                do="Use fewer, or a longer log.",
-            )
+            asked, most = f"{self.devices} x {self.rows}", f"at most the {self.reading.total:,.0f} rows there are"
+            raise ArgumentError("devices, rows", got=asked, expected=most, do="Use fewer, or a longer log.")
 
     @cached_property
     def local(self) -> Behind:

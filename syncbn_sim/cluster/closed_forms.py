@@ -11,7 +11,7 @@ import math
 import numpy as np
 
 from ..comm.schedules import schedule_named
-from ..errors import ArgumentError
+from ..errors import check_whole
 from .links import Link
 
 ITEM = 8  # bytes of a float64; pieces are cut between numbers
@@ -31,8 +31,7 @@ def allreduce_seconds(name: str, ranks: int, elements: int, link: Link, item: in
         ArgumentError: an unknown schedule, or a number of ranks below 1.
     """
     schedule = schedule_named(name)
-    if not isinstance(ranks, int) or ranks < 1:
-        raise ArgumentError("ranks", got=ranks, expected="a whole number of at least 1", do="Count devices.")
+    check_whole("ranks", ranks, do="Count devices.")
     return sum(r.times * link.seconds(item * r.longest) for r in schedule.rounds(ranks, elements))
 
 
@@ -48,7 +47,5 @@ def allgather_seconds(ranks: int, elements: int, link: Link, item: int = ITEM) -
 
 def fit(ranks: list[int], seconds: list[float]) -> tuple[float, float]:
     """Fits base and time per step of t(p) = base + step 2 (p - 1), by least squares of relative error: a measured ring."""
-    steps = np.array([2.0 * (p - 1) for p in ranks])
-    design = np.stack([np.ones(len(steps)), steps], axis=1) / np.array(seconds)[:, None]
-    base, step = np.linalg.lstsq(design, np.ones(len(steps)), rcond=None)[0]
+    step, base = np.polyfit([2.0 * (p - 1) for p in ranks], seconds, 1, w=1 / np.array(seconds))
     return float(base), float(step)

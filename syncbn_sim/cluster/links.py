@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 
 from ..arrays import Array
-from ..errors import ArgumentError, unknown
+from ..errors import ArgumentError, named
 
 
 @dataclass(frozen=True)
@@ -35,12 +35,8 @@ class Link:
     def __post_init__(self) -> None:
         for name, value in (("alpha", self.alpha), ("beta", self.beta), ("base", self.base)):
             if value is not None and not 0 <= value < np.inf:
-                raise ArgumentError(
-                    name,
-                    got=value,
-                    expected="a finite number of seconds, 0 or more",
-                    do="A microsecond is 1e-6; beta is 1 / bytes per second.",
-                )
+                do = "A microsecond is 1e-6; beta is 1 / bytes per second."
+                raise ArgumentError(name, got=value, expected="a finite number of seconds, 0 or more", do=do)
 
     def seconds(self, size: float) -> float:
         """Computes alpha + n beta, for a message of n bytes."""
@@ -69,12 +65,9 @@ class Topology:
     def __post_init__(self) -> None:
         sizes = [size for size, _ in self.levels]
         if not sizes or any(b % a or b <= a for a, b in pairwise(sizes)):
-            raise ArgumentError(
-                "levels",
-                got=sizes,
-                expected="sizes that grow, each a multiple of the one before",
-                do="For example 8 devices per node, 256 per rack.",
-            )
+            expected = "sizes that grow, each a multiple of the one before"
+            do = "For example 8 devices per node, 256 per rack."
+            raise ArgumentError("levels", got=sizes, expected=expected, do=do)
 
     def between(self, a: int, b: int) -> Link:
         """The link of two ranks."""
@@ -130,9 +123,7 @@ def link_named(name: str) -> Link:
     Raises:
         ArgumentError: there is none; the nearest is suggested.
     """
-    if name not in LINKS:
-        raise unknown("link", name, LINKS)
-    return LINKS[name]
+    return named("link", name, LINKS)
 
 
 FARTHER = 1 << 40  # ranks in the outermost unit: all there are

@@ -44,12 +44,11 @@ def swap_links(comm: Communicator) -> list[tuple[tuple[int, int], Link]]:
 
 def _fitted(sizes: Array, seconds: Array) -> Link:
     """Fits alpha and beta >= 0 by least squares of relative error."""
-    design = np.stack([np.ones(len(sizes)), sizes], axis=1) / seconds[:, None]
-    alpha, beta = np.linalg.lstsq(design, np.ones(len(sizes)), rcond=None)[0]
+    beta, alpha = np.polyfit(sizes, seconds, 1, w=1 / seconds)
     if min(alpha, beta) < 0:  # then the other one has to be fitted anew, alone
-        kept = int(alpha < 0)
-        alone = design[:, kept].sum() / (design[:, kept] ** 2).sum()
-        alpha, beta = (0.0, alone) if kept else (alone, 0.0)
+        column = (sizes if alpha < 0 else 1.0) / seconds
+        alone = column.sum() / (column**2).sum()
+        alpha, beta = (0.0, alone) if alpha < 0 else (alone, 0.0)
     return Link(float(alpha), float(beta), "measured here")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from ..errors import unknown
+from ..errors import named
 
 # MobileNetV2's table 2: expansion t, channels c, repeats n. EfficientNet-B0's table 1 has the same form.
 _MOBILENET_V2 = ((1, 16, 1), (6, 24, 2), (6, 32, 3), (6, 64, 4), (6, 96, 3), (6, 160, 3), (6, 320, 1))
@@ -59,6 +59,4 @@ def network_named(name: str) -> list[int]:
     Raises:
         ArgumentError: an unknown one; the nearest is suggested.
     """
-    if name not in NETWORKS:
-        raise unknown("model", name, NETWORKS)
-    return NETWORKS[name]
+    return named("model", name, NETWORKS)

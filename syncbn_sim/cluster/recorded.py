@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections import defaultdict, deque
-
 from ..arrays import Array
 from ..comm.lockstep import run
 from ..comm.schedules import schedule_named
 from .links import Link
-from .virtual_time import Arrivals, Clock, ClockCommunicator, Sent
+from .virtual_time import Clock, ClockCommunicator, Sent, Traffic
 
 A_SECOND_EACH = Link(1.0, 0.0, "counts rounds")
 
@@ -22,13 +20,11 @@ def record(name: str, ranks: int, array: Array) -> list[Sent]:
         ArgumentError: an unknown schedule.
     """
     sent: list[Sent] = []
-    arrivals: Arrivals = defaultdict(deque)
-    schedule = schedule_named(name)
+    traffic = Traffic(A_SECOND_EACH, schedule_named(name), sent)
+    everybody = range(ranks)
     run(
         lambda comm: comm.allreduce(array),
         ranks,
-        view=lambda comm: ClockCommunicator(
-            comm, Clock(1.0, None), A_SECOND_EACH, schedule, arrivals, range(ranks), sent=sent
-        ),
+        view=lambda comm: ClockCommunicator(comm, Clock(1.0, None), traffic, everybody),
     )
     return sorted(sent, key=lambda m: (m.round, m.source, m.dest))

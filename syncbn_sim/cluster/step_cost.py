@@ -91,10 +91,9 @@ def step_cost(channels: Sequence[int], ranks: int, link: Link | Topology, wire: 
 
 def where_all_gather_loses(channels: Sequence[int], link: Link | Topology) -> int | None:
     """The first power of two of devices from which the all-gather takes longer than the fused all-reduce, or None up to 65,536."""
-    for power in range(1, 17):
-        gather, reduce = (
-            step_cost(channels, 2**power, link, wire).seconds for wire in ("all-gather", "fused all-reduce")
-        )
-        if gather > reduce:
-            return int(2**power)
-    return None
+
+    def loses(devices: int) -> bool:
+        gather, reduce = (step_cost(channels, devices, link, wire) for wire in ("all-gather", "fused all-reduce"))
+        return gather.seconds > reduce.seconds
+
+    return next((1 << power for power in range(1, 17) if loses(1 << power)), None)

@@ -20,9 +20,6 @@ from ..comm.schedules import Schedule, schedule_named
 from ..comm.wrapper import Wrapper
 from .links import Link, Topology
 
-# (communicator, source, dest, tag): when its messages arrive
-Arrivals = dict[tuple[tuple[int, ...], int, int, int], deque[float]]
-
 
 @dataclass
 class Clock:
@@ -58,6 +55,25 @@ class Sent:
         return int(self.arrived)
 
 
+@dataclass(frozen=True)
+class Traffic:
+    """What the ranks of a run share.
+
+    Attributes:
+        link: of every pair of ranks, or a topology.
+        schedule: how all-reduces are done.
+        sent: gets every message as it arrives, if it is there.
+        arrivals: when messages arrive, by (communicator, source, dest, tag).
+    """
+
+    link: Link | Topology
+    schedule: Schedule
+    sent: list[Sent] | None = None
+    arrivals: dict[tuple[tuple[int, ...], int, int, int], deque[float]] = field(
+        default_factory=lambda: defaultdict(deque)
+    )
+
+
 class ClockCommunicator(Wrapper):
     """A communicator with a clock. A message of n bytes takes alpha + n beta; a receive ends when it has arrived, not before.
 
@@ -66,31 +82,20 @@ class ClockCommunicator(Wrapper):
     """
 
     def __init__(
-        self,
-        inner: Communicator,
-        clock: Clock,
-        link: Link | Topology,
-        schedule: Schedule,
-        arrivals: Arrivals,
-        members: Sequence[int],
-        name: tuple[int, ...] = (),
-        sent: list[Sent] | None = None,
+        self, inner: Communicator, clock: Clock, traffic: Traffic, members: Sequence[int], name: tuple[int, ...] = ()
     ) -> None:
         """For one rank.
 
         Args:
             inner: does the talking.
             clock: of this rank.
-            link: of every pair of ranks, or a topology.
-            schedule: how all-reduces are done.
-            arrivals: of messages, shared by all ranks.
+            traffic: of all ranks.
             members: the ranks of the communicator, by their numbers among all.
-            name: by which `arrivals` tells it from others: the splits that led to it.
-            sent: gets every message as it arrives; shared by all ranks.
+            name: by which `traffic` tells it from others: the splits that led to it.
         """
         super().__init__(inner)
-        self.clock, self.link, self.members, self.name = clock, link, members, name
-        self._schedule, self._arrivals, self._sent, self._splits = schedule, arrivals, sent, 0
+        self.clock, self.traffic, self.members, self.name = clock, traffic, members, name
+        self._splits = 0
 
     def work(self, seconds: float) -> None:
         """Computes for so long; a straggler (slowness above 1) takes longer."""
@@ -124,7 +129,7 @@ class ClockCommunicator(Wrapper):
         return received
 
     def _allreduce(self, array: Array, op: str) -> Array:
-        return self._schedule(self, array, op)
+        return self.traffic.schedule(self, array, op)
 
     def _split(self, color: int | None, key: int) -> Communicator | None:
         self._splits += 1
@@ -132,28 +137,25 @@ class ClockCommunicator(Wrapper):
         if group is None:
             return None
         members = [int(member) for member in group.allgather(np.array(self.members[self.rank]))]
-        name = (*self.name, self._splits)
-        return ClockCommunicator(
-            group, self.clock, self.link, self._schedule, self._arrivals, members, name, self._sent
-        )
+        return ClockCommunicator(group, self.clock, self.traffic, members, (*self.name, self._splits))
 
     def _send(self, array: Array, dest: int, tag: int) -> None:
         me, other = self.members[self.rank], self.members[dest]
-        self.clock.now += self.link.between(me, other).seconds(array.nbytes)
-        self._arrivals[self.name, me, other, tag].append(self.clock.now)
+        self.clock.now += self.traffic.link.between(me, other).seconds(array.nbytes)
+        self.traffic.arrivals[self.name, me, other, tag].append(self.clock.now)
         self.inner.send(array, dest, tag)
 
     def _recv(self, source: int, tag: int) -> Array:
-        clock, me, other = self.clock, self.members[self.rank], self.members[source]
+        clock, traffic, me, other = self.clock, self.traffic, self.members[self.rank], self.members[source]
         array = self.inner.recv(source, tag)
-        arrival = self._arrivals[self.name, other, me, tag].popleft()
-        lasts = self.link.between(other, me).seconds(array.nbytes)
+        arrival = traffic.arrivals[self.name, other, me, tag].popleft()
+        lasts = traffic.link.between(other, me).seconds(array.nbytes)
         # The last alpha + n beta of the message is its own time; what lies before it is waiting. A receiver takes messages one by one.
         begin = max(clock.now, arrival - lasts)
         clock.waited += begin - clock.now
         clock.now = begin + lasts
-        if self._sent is not None:
-            self._sent.append(Sent(clock.now, other, me, array.nbytes))
+        if traffic.sent is not None:
+            traffic.sent.append(Sent(clock.now, other, me, array.nbytes))
         return array
 
 
@@ -199,15 +201,13 @@ def simulate(
         args: further positional arguments.
         kwargs: further keyword arguments.
     """
-    arrivals: Arrivals = defaultdict(deque)
-    factors = np.ones(ranks) if slowness is None else np.asarray(slowness, np.float64)
-    clocks = [Clock(float(factor), None) for factor in factors]
-    chosen = schedule_named(schedule)
+    traffic, everybody = Traffic(link, schedule_named(schedule)), range(ranks)
+    clocks = [Clock(float(factor), None) for factor in (np.ones(ranks) if slowness is None else slowness)]
 
     def view(comm: Communicator) -> Communicator:
         clock = clocks[comm.rank]
         clock.resumed = time.perf_counter() if measured else None
-        return ClockCommunicator(comm, clock, link, chosen, arrivals, range(ranks))
+        return ClockCommunicator(comm, clock, traffic, everybody)
 
     results = run(lambda comm: fn(comm, *args, **(kwargs or {})), ranks, view=view)
     return Elapsed([c.now for c in clocks], [dict(c.talked) for c in clocks], [c.waited for c in clocks], results)

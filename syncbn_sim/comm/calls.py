@@ -83,35 +83,28 @@ class Speaker:
 def on_rank(error: BaseException, rank: int, size: int) -> BaseException:
     """What to tell of an error that has ended a rank: leaving the program is one too, since the others would wait."""
     if isinstance(error, SystemExit):
-        error = LaunchError(
-            "a rank",
-            got=f"sys.exit({error.code!r}) inside launch()",
-            expected="its function to return, or to raise",
-            do="Leave the program after launch() instead: the other ranks would wait.",
-        )
+        got, expected = f"sys.exit({error.code!r}) inside launch()", "its function to return, or to raise"
+        do = "Leave the program after launch() instead: the other ranks would wait."
+        error = LaunchError("a rank", got=got, expected=expected, do=do)
     error.add_note(f"This happened on rank {rank} of {size}.")
     return error
 
 
 def stopped(rank: int | None, error: BaseException) -> RankAbortedError:
     """What stops the other ranks after an error, on a rank or (None) on several."""
-    return RankAbortedError(
-        "this rank was stopped",
-        got=f"{type(error).__name__} on {'a rank' if rank is None else f'rank {rank}'}",
-        expected="all ranks to go on",
-        do="Read that rank's traceback.",
-    )
+    got, do = f"{type(error).__name__} on {'a rank' if rank is None else f'rank {rank}'}", "Read that rank's traceback."
+    return RankAbortedError("this rank was stopped", got=got, expected="all ranks to go on", do=do)
 
 
 def not_its_own(rank: int, user: str) -> CommunicatorError:
     """The error for a rank's communicator in other hands: those of `user`, or, "" for nobody, after the rank's function has returned."""
-    return CommunicatorError(
-        f"the communicator of rank {rank}",
-        got=f"a call by {user}" if user else "a call after the function of that rank has returned",
-        expected="calls by that rank alone, inside launch()",
-        do="Build the model, and whatever else holds a communicator, inside the function that launch() runs, once per rank: "
-        "ranks that share a model overwrite each other's communicator and activations.",
+    got = f"a call by {user}" if user else "a call after the function of that rank has returned"
+    do = (
+        "Build the model, and whatever else holds a communicator, inside the function that launch() runs, once per rank: "
+        "ranks that share a model overwrite each other's communicator and activations."
     )
+    subject, expected = f"the communicator of rank {rank}", "calls by that rank alone, inside launch()"
+    return CommunicatorError(subject, got=got, expected=expected, do=do)
 
 
 def finished(number: int) -> Call:
@@ -186,12 +179,8 @@ def stuck(calls: dict[int, Call]) -> CommunicatorError:
     if not any(call.op == "recv" for call in calls.values()):
         return mismatch(calls)
     lines = "\n".join(f"  rank {r}: {call}" for r, call in sorted(calls.items()))
-    return DeadlockError(
-        "every rank waits",
-        got="nobody to go on",
-        expected="a rank that can",
-        do=f"Look for a recv whose send is missing or has another tag.\n{lines}",
-    )
+    do = f"Look for a recv whose send is missing or has another tag.\n{lines}"
+    return DeadlockError("every rank waits", got="nobody to go on", expected="a rank that can", do=do)
 
 
 def caller_file(frame: FrameType | None) -> str:

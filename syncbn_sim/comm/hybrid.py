@@ -10,12 +10,13 @@ import numpy as np
 
 from ..arrays import Array
 from ..errors import ArgumentError, CommunicatorError
-from .base import Communicator, group_members, reduce_in_rank_order
-from .calls import group_name, speaker
-from .lockstep import LockstepCommunicator, LockstepGroup
+from .base import Communicator, group_members
+from .calls import group_name
+from .lockstep import LockstepCommunicator
+from .meeting import Group
 
 # A group's ranks, their meeting place in this process, and, of whole processes, the communicator of these.
-Place = tuple[list[int], LockstepGroup, Communicator | None]
+Place = tuple[list[int], Group, Communicator | None]
 
 
 class HybridCommunicator(Communicator):
@@ -35,12 +36,7 @@ class HybridCommunicator(Communicator):
         self.members = members or range(self.size)
 
     def _allreduce(self, array: Array, op: str) -> Array:
-        def combine(arrays: list[Array]) -> Array:
-            return self.outer.allreduce(reduce_in_rank_order(arrays, op), op)
-
-        asked = ("allreduce", op, array.dtype, array.shape, speaker.get())
-        total: Array = self.inner.meet(asked, array, combine)
-        return total.copy()
+        return self.inner.total(array, op, lambda inside: self.outer.allreduce(inside, op)).copy()
 
     def _allgather(self, array: Array) -> list[Array]:
         def combine(arrays: list[Array]) -> list[Array]:
@@ -51,10 +47,8 @@ class HybridCommunicator(Communicator):
 
     def _bcast(self, value: Any, root: int) -> Any:
         process, local = divmod(root, self.inner.size)
-        sent = self.inner.meet(
-            ("bcast", f"root {root}"), value, lambda values: self.outer.bcast(values[local], process)
-        )
-        return copy.deepcopy(sent)
+        asked = ("bcast", f"root {root}")
+        return copy.deepcopy(self.inner.meet(asked, value, lambda values: self.outer.bcast(values[local], process)))
 
     def _barrier(self) -> None:
         self.inner.meet(("barrier",), None, lambda _: self.outer.barrier())
@@ -80,22 +74,19 @@ class HybridCommunicator(Communicator):
     def _groups(self, pairs: list[tuple[int | None, int]]) -> dict[int, Place]:
         """For each color in which this process has part its members, their meeting place here, and the outer communicator, if any."""
         per_process, here = self.inner.size, self.outer.rank
-        found: dict[int, tuple[list[int], LockstepGroup]] = {}
+        found: dict[int, tuple[list[int], Group]] = {}
         whole: int | None = None
         for color in sorted({c for c, _ in pairs if c is not None}):
             members = group_members(pairs, color)
             processes = {rank // per_process for rank in members}
             if len(processes) > 1 and (len(members) < per_process * len(processes) or members != sorted(members)):
-                raise ArgumentError(
-                    "split",
-                    got=f"color {color} on ranks {members}",
-                    expected=f"groups inside one process ({per_process} ranks each), or of whole processes in rank order",
-                    do="Choose colors such as rank // ranks_per_process.",
-                )
+                got, do = f"color {color} on ranks {members}", "Choose colors such as rank // ranks_per_process."
+                inside = f"groups inside one process ({per_process} ranks each)"
+                raise ArgumentError("split", got=got, expected=f"{inside}, or of whole processes in rank order", do=do)
             if here in processes:
-                inside = [self.inner.group.members[r % per_process] for r in members if r // per_process == here]
+                local = [self.inner.group.members[r % per_process] for r in members if r // per_process == here]
                 name = group_name([self.members[rank] for rank in members], self.inner.calls)
-                found[color] = (members, LockstepGroup(inside, self.inner.group.world, name))
+                found[color] = (members, Group(local, self.inner.group.world, name))
                 whole = color if len(processes) > 1 else whole
         outer = self.outer.split(whole)
         return {color: (*place, outer if color == whole else None) for color, place in found.items()}
@@ -107,9 +98,6 @@ class HybridCommunicator(Communicator):
         self._refuse()
 
     def _refuse(self) -> NoReturn:
-        raise CommunicatorError(
-            "point-to-point",
-            got="a message between ranks inside processes",
-            expected="collectives only",
-            do='Use backend "lockstep" in one process, or one rank per process.',
-        )
+        got = "a message between ranks inside processes"
+        do = 'Use backend "lockstep" in one process, or one rank per process.'
+        raise CommunicatorError("point-to-point", got=got, expected="collectives only", do=do)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from ..arrays import Array
 from .base import Communicator
 from .wrapper import Wrapper
+
+T = TypeVar("T")
+RECEIVING = ("bcast", "recv")  # calls whose payload is what they return
 
 
 @dataclass
@@ -43,42 +45,34 @@ class LedgerCommunicator(Wrapper):
         """The totals of one operation (zeros if it was never called)."""
         return self.entries.get(op, Entry())
 
-    @contextmanager
-    def _write(self, op: str) -> Iterator[Entry]:
+    def _counted(self, op: str, talk: Callable[..., T], *given: Any) -> T:
+        """Makes a call of the inner communicator, and writes it down."""
         entry = self.entries.setdefault(op, Entry())
         start = time.perf_counter()
-        yield entry
+        result = talk(*given)
         entry.seconds += time.perf_counter() - start
         entry.calls += 1
+        payload = (result,) if op in RECEIVING else given[:1]
+        entry.bytes += sum(getattr(each, "nbytes", 0) for each in payload)
+        return result
 
     def _allreduce(self, array: Array, op: str) -> Array:
-        with self._write("allreduce") as entry:
-            entry.bytes += array.nbytes
-            return self.inner._allreduce(array, op)
+        return self._counted("allreduce", self.inner._allreduce, array, op)
 
     def _allreduce_into(self, array: Array, op: str, out: Array) -> None:
-        with self._write("allreduce") as entry:
-            entry.bytes += array.nbytes
-            self.inner._allreduce_into(array, op, out)
+        self._counted("allreduce", self.inner._allreduce_into, array, op, out)
 
     def _allgather(self, array: Array) -> list[Array]:
-        with self._write("allgather") as entry:
-            entry.bytes += array.nbytes
-            return self.inner._allgather(array)
+        return self._counted("allgather", self.inner._allgather, array)
 
     def _bcast(self, value: Any, root: int) -> Any:
-        with self._write("bcast") as entry:
-            result = self.inner._bcast(value, root)
-            entry.bytes += getattr(result, "nbytes", 0)
-            return result
+        return self._counted("bcast", self.inner._bcast, value, root)
 
     def _barrier(self) -> None:
-        with self._write("barrier"):
-            self.inner._barrier()
+        self._counted("barrier", self.inner._barrier)
 
     def _split(self, color: int | None, key: int) -> Communicator | None:
-        with self._write("split"):
-            group = self.inner._split(color, key)
+        group = self._counted("split", self.inner._split, color, key)
         if group is None:
             return None
         wrapped = LedgerCommunicator(group)
@@ -86,12 +80,7 @@ class LedgerCommunicator(Wrapper):
         return wrapped
 
     def _send(self, array: Array, dest: int, tag: int) -> None:
-        with self._write("send") as entry:
-            entry.bytes += array.nbytes
-            self.inner._send(array, dest, tag)
+        self._counted("send", self.inner._send, array, dest, tag)
 
     def _recv(self, source: int, tag: int) -> Array:
-        with self._write("recv") as entry:
-            array = self.inner._recv(source, tag)
-            entry.bytes += array.nbytes
-            return array
+        return self._counted("recv", self.inner._recv, source, tag)

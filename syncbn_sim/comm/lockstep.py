@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import numpy as np
 
 from ..arrays import Array
-from ..errors import CommunicatorError, MissingDependencyError
+from ..errors import CommunicatorError, not_installed
 from .base import REDUCIBLE, REDUCTIONS, Communicator
 from .calls import Asked, Call, finished, not_its_own, on_rank, stopped, stuck
 from .meeting import Group, MeetingCommunicator
@@ -66,9 +66,8 @@ class World:
 
     def refuse(self, rank: int) -> NoReturn:
         """Raises the error for a call on the communicator of a rank that is not running."""
-        raise not_its_own(
-            self.global_ranks[rank], "" if self.running is None else f"rank {self.global_ranks[self.running]}"
-        )
+        user = "" if self.running is None else f"rank {self.global_ranks[self.running]}"
+        raise not_its_own(self.global_ranks[rank], user)
 
     def sleep(self, rank: int) -> None:
         """Lets the next rank that is awake run; returns when this one has been woken, and its turn has come."""
@@ -89,23 +88,11 @@ class World:
             self.said += 1
 
 
-class LockstepGroup(Group):
-    """Lockstep ranks' meeting place: what each has brought, how many have come, and whether all mean what the first has asked for."""
-
-    def __init__(self, members: list[int], world: World, name: str = "") -> None:
-        super().__init__(members, world, name)
-        self.slots: list[Any] = [None] * len(members)
-        self.arrived = 0
-        self.first_asked: Asked = ()
-        self.agreed = True
-
-
 class LockstepCommunicator(MeetingCommunicator):
     """One greenlet's view of a group of them."""
 
     backend = "lockstep"
     _world: World
-    group: LockstepGroup
 
     def allreduce(self, array: object, op: str = "sum", out: Array | None = None) -> Array:
         """As `Communicator.allreduce`; an array that needs no preparation takes the short way past it."""
@@ -127,16 +114,9 @@ class LockstepCommunicator(MeetingCommunicator):
         self.calls += 1
         if world.observer:
             world.tell(asked[0], me, None, payload)
-        if group.arrived == 0:
-            group.first_asked, group.agreed = asked, True
-        elif asked != group.first_asked:
-            group.agreed = False
-        group.slots[self.rank] = payload
-        group.arrived += 1
-        if group.arrived == self.size:
+        if group.arrive(self.rank, asked, payload):
             if group.agreed:
-                group.conclude(combine, group.slots)
-                group.slots, group.arrived = [None] * self.size, 0
+                group.conclude(combine)
                 world.awake.extend([world.tasks[member] for member in group.members])
             else:
                 # Nobody goes on, and the hub tells why.
@@ -195,7 +175,7 @@ def run(
     """
     size = ranks or 1
     world = World(size, observer)
-    group = LockstepGroup(list(range(size)), world)
+    group = Group(list(range(size)), world)
     results: list[Any] = [None] * size
 
     def rank_main(rank: int) -> None:
@@ -225,9 +205,7 @@ def _take_turns(world: World, rank_main: Callable[[int], None], ranks: int) -> N
     try:
         from greenlet import getcurrent, greenlet
     except ImportError as error:
-        raise MissingDependencyError(
-            "lockstep", got="no greenlet", expected="greenlet", do="pip install 'syncbn-sim[lockstep]'."
-        ) from error
+        raise not_installed("lockstep", "greenlet", "lockstep") from error
     world.hub = getcurrent()
     for rank in range(ranks):
         task = greenlet(partial(rank_main, rank))

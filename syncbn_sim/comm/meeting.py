@@ -21,18 +21,35 @@ class Group:
         members: its ranks, by their numbers in the world of this process.
         world: what all ranks of this process share.
         name: in words, where these are not all ranks.
+        slots, arrived: what each of them has brought to this meeting, and how many have come.
+        first_asked, agreed: the call that the first one means, and whether all do.
         result, error: what came out of the last meeting.
         mail: messages that nobody has received yet, by (source, dest, tag).
     """
 
     def __init__(self, members: list[int], world: Any, name: str = "") -> None:
         self.members, self.world, self.name = members, world, name
+        self.slots: list[Any] = [None] * len(members)
+        self.arrived = 0
+        self.first_asked: Asked = ()
+        self.agreed = True
         self.result: Any = None
         self.error: Exception | None = None
         self.mail: dict[tuple[int, int, int], deque[Array]] = defaultdict(deque)
 
-    def conclude(self, combine: Callable[[list[Any]], Any], payloads: list[Any]) -> None:
+    def arrive(self, rank: int, asked: Asked, payload: Any) -> bool:
+        """Takes what a rank brings, and to which call; whether it is the last one."""
+        if self.arrived == 0:
+            self.first_asked, self.agreed = asked, True
+        elif asked != self.first_asked:
+            self.agreed = False
+        self.slots[rank] = payload
+        self.arrived += 1
+        return self.arrived == len(self.slots)
+
+    def conclude(self, combine: Callable[[list[Any]], Any]) -> None:
         """Keeps what comes out; an error is for every rank to raise, as if each had combined by itself."""
+        payloads, self.slots, self.arrived = self.slots, [None] * len(self.slots), 0
         try:
             self.result, self.error = combine(payloads), None
         except Exception as error:
@@ -49,7 +66,7 @@ class MeetingCommunicator(Communicator):
         calls: how many collectives this rank has begun.
     """
 
-    def __init__(self, group: Any, rank: int) -> None:
+    def __init__(self, group: Group, rank: int) -> None:
         self.group, self._world = group, group.world
         self.rank, self.size = rank, len(group.members)
         self.world_rank: int = group.members[rank]
@@ -69,14 +86,15 @@ class MeetingCommunicator(Communicator):
         return self.group is group and self.asked == ("recv", source, tag)
 
     def _allreduce(self, array: Array, op: str) -> Array:
-        return self._total(array, op).copy()
+        return self.total(array, op).copy()
 
     def _allreduce_into(self, array: Array, op: str, out: Array) -> None:
-        out[...] = self._total(array, op)
+        out[...] = self.total(array, op)
 
-    def _total(self, array: Array, op: str) -> Array:
+    def total(self, array: Array, op: str, then: Callable[[Array], Array] = lambda total: total) -> Array:
+        """What comes out of an all-reduce, one array for all ranks; `then` makes more of it than their own, once for all of them."""
         asked = ("allreduce", op, array.dtype, array.shape, speaker.get())
-        total: Array = self.meet(asked, array, lambda arrays: reduce_in_rank_order(arrays, op))
+        total: Array = self.meet(asked, array, lambda arrays: then(reduce_in_rank_order(arrays, op)))
         return total
 
     def _allgather(self, array: Array) -> list[Array]:
@@ -96,7 +114,7 @@ class MeetingCommunicator(Communicator):
                 ranks = group_members(colors, c)
                 members = [self.group.members[r] for r in ranks]
                 name = group_name([self._world.global_ranks[m] for m in members], self.calls)
-                found[c] = (ranks, type(self.group)(members, self._world, name))
+                found[c] = (ranks, Group(members, self._world, name))
             return found
 
         by_color = self.meet(("split",), (color, key), groups)

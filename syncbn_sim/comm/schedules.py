@@ -14,7 +14,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ..arrays import Array
-from ..errors import unknown
+from ..errors import named
 from .base import REDUCTIONS, Communicator
 from .wrapper import Wrapper
 
@@ -107,12 +107,10 @@ def recursive_doubling(comm: Communicator, array: Array, op: str = "sum") -> Arr
     """In round k every rank swaps all it has with the rank whose number differs in bit k. Fewest rounds; for short arrays."""
 
     def core(place: int, to: Callable[[int], int], total: Array, powers: int) -> Array:
-        distance = 1
-        while distance < powers:
+        for distance in _doubling(powers):
             peer = to(place ^ distance)
-            other = comm.sendrecv(total, peer, peer, TAG)
-            total = REDUCTIONS[op](total, other)  # commutes, so both sides have the same bits
-            distance *= 2
+            # Commutes, so both sides have the same bits.
+            total = REDUCTIONS[op](total, comm.sendrecv(total, peer, peer, TAG))
         return total
 
     return _folded(comm, array, op, core)
@@ -152,21 +150,15 @@ def rabenseifner(comm: Communicator, array: Array, op: str = "sum") -> Array:
 
     def core(place: int, to: Callable[[int], int], total: Array, powers: int) -> Array:
         flat = total.reshape(-1).copy()
-        low, high, distance = 0, flat.size, powers // 2
-        splits = []
-        while distance:
-            middle = (low + high) // 2
-            keeps_low = place & distance == 0
-            mine, theirs = (
-                (slice(low, middle), slice(middle, high)) if keeps_low else (slice(middle, high), slice(low, middle))
-            )
-            peer = to(place ^ distance)
-            came = comm.sendrecv(flat[theirs], peer, peer, TAG)
-            flat[mine] = REDUCTIONS[op](flat[mine], came)
+        mine, splits = flat, []
+        for distance in reversed(_doubling(powers)):
+            middle, peer = mine.size // 2, to(place ^ distance)
+            halves = mine[:middle], mine[middle:]  # views
+            mine, theirs = halves if place & distance == 0 else halves[::-1]
+            REDUCTIONS[op](mine, comm.sendrecv(theirs, peer, peer, TAG), out=mine)
             splits.append((mine, theirs, peer))
-            low, high, distance = mine.start, mine.stop, distance // 2
         for mine, theirs, peer in reversed(splits):
-            flat[theirs] = comm.sendrecv(flat[mine], peer, peer, TAG)
+            theirs[:] = comm.sendrecv(mine, peer, peer, TAG)
         return flat.reshape(total.shape)
 
     return _folded(comm, array, op, core)
@@ -251,9 +243,7 @@ def schedule_named(name: str) -> Schedule:
     Raises:
         ArgumentError: there is none; the nearest is suggested.
     """
-    if name not in SCHEDULES:
-        raise unknown("schedule", name, SCHEDULES)
-    return SCHEDULES[name]
+    return named("schedule", name, SCHEDULES)
 
 
 class ScheduledCommunicator(Wrapper):

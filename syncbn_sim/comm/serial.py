@@ -45,12 +45,8 @@ class SerialCommunicator(Communicator):
 
     def _recv(self, source: int, tag: int) -> Array:
         if not self._mail[tag]:
-            raise DeadlockError(
-                "recv",
-                got=f"no message to itself with tag {tag}",
-                expected="a send before the recv",
-                do="A single rank can only receive what it has sent.",
-            )
+            got, do = f"no message to itself with tag {tag}", "A single rank can only receive what it has sent."
+            raise DeadlockError("recv", got=got, expected="a send before the recv", do=do)
         return self._mail[tag].popleft()
 
 
@@ -61,9 +57,8 @@ def run(body: Callable[[Communicator], Any], ranks: int | None, checked: bool) -
         ArgumentError: more ranks than one.
     """
     if ranks not in (None, 1):
-        raise ArgumentError(
-            "ranks", got=ranks, expected='1 with backend "serial"', do='Use backend "threads" for more.'
-        )
+        do = 'Use backend "threads" for more.'
+        raise ArgumentError("ranks", got=ranks, expected='1 with backend "serial"', do=do)
     try:
         return [body(SerialCommunicator())]
     except SystemExit as error:

@@ -93,14 +93,6 @@ class World:
             self.fail(None, stuck({rank: self.call_of(comm) for rank, comm in self.waiting.items()} | self.returned))
 
 
-class ThreadGroup(Group):
-    """Threads' meeting place: who has come, and what each of them brought."""
-
-    def __init__(self, members: list[int], world: World, name: str = "") -> None:
-        super().__init__(members, world, name)
-        self.slots: dict[int, tuple[ThreadCommunicator, Any]] = {}
-
-
 class ThreadCommunicator(MeetingCommunicator):
     """One thread's view of a group of threads.
 
@@ -110,7 +102,6 @@ class ThreadCommunicator(MeetingCommunicator):
 
     backend = "threads"
     _world: World
-    group: ThreadGroup
 
     def meet(self, asked: Asked, payload: Any, combine: Callable[[list[Any]], Any]) -> Any:
         """All ranks bring a payload; the last one combines them in rank order; all leave with the result, or the error."""
@@ -119,11 +110,16 @@ class ThreadCommunicator(MeetingCommunicator):
             world.enter(me)
             self.asked = asked
             self.calls += 1
-            group.slots[self.rank] = (self, payload)
-            last = len(group.slots) == self.size
+            last = group.arrive(self.rank, asked, payload)
             if last:
-                self._combine(combine)
-                world.wake([member for member in group.members if member != me])
+                others = [member for member in group.members if member != me]
+                if not group.agreed:
+                    comms = {member: self if member == me else world.waiting[member] for member in group.members}
+                    world.fail(None, mismatch({member: world.call_of(comm) for member, comm in comms.items()}))
+                    # Stops this rank as the others; the mismatch itself comes out of `run`.
+                    world.check()
+                group.conclude(combine)
+                world.wake(others)
             else:
                 world.will_sleep(self)
         if not last:
@@ -132,16 +128,6 @@ class ThreadCommunicator(MeetingCommunicator):
         if group.error is not None:
             raise group.error
         return group.result
-
-    def _combine(self, combine: Callable[[list[Any]], Any]) -> None:
-        """Makes the result out of what all have brought, if all mean the same call."""
-        world, group = self._world, self.group
-        slots, group.slots = [group.slots[r] for r in range(self.size)], {}
-        if any(comm.asked != self.asked for comm, _ in slots):
-            world.fail(None, mismatch({comm.world_rank: world.call_of(comm) for comm, _ in slots}))
-            # Stops this rank as the others; the mismatch itself comes out of `run`.
-            world.check()
-        group.conclude(combine, [payload for _, payload in slots])
 
     def _send(self, array: Array, dest: int, tag: int) -> None:
         world, receiver = self._world, self.group.members[dest]
@@ -176,7 +162,7 @@ def run(body: Callable[[Communicator], Any], ranks: int | None, checked: bool) -
     """
     size = ranks or 1
     world = World(size)
-    group = ThreadGroup(list(range(size)), world)
+    group = Group(list(range(size)), world)
     results: list[Any] = [None] * size
 
     def on_thread(rank: int) -> None:

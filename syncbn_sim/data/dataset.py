@@ -26,12 +26,9 @@ class Dataset:
 
     def __post_init__(self) -> None:
         if not len(self.x) == len(self.y) == len(self.entity):
-            raise DataError(
-                "Dataset",
-                got=f"{len(self.x)} rows of x, {len(self.y)} of y, {len(self.entity)} of entity",
-                expected="equally many",
-                do="Give one label and one entity for each row.",
-            )
+            got = f"{len(self.x)} rows of x, {len(self.y)} of y, {len(self.entity)} of entity"
+            do = "Give one label and one entity for each row."
+            raise DataError("Dataset", got=got, expected="equally many", do=do)
 
     def __len__(self) -> int:
         return len(self.x)

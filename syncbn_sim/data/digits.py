@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from ..arrays import Array
-from ..errors import MissingDependencyError
+from ..errors import not_installed
 from .dataset import Dataset, Split
 
 
@@ -21,9 +21,7 @@ def load_digits() -> tuple[Array, Array]:
     try:
         from sklearn.datasets import load_digits as load
     except ImportError as error:
-        raise MissingDependencyError(
-            "digits", got="no scikit-learn", expected="scikit-learn", do="pip install 'syncbn-sim[data]'."
-        ) from error
+        raise not_installed("digits", "scikit-learn", "data") from error
     pixels, labels = load(return_X_y=True)
     return pixels / 16.0, labels.astype(np.int64)
 

@@ -29,13 +29,8 @@ def label(column: Column, notes: list[str]) -> tuple[Array, str]:
         notes.append(f"Label {name!r} has {len(different)} values ({listed}): classes, judged by accuracy.")
         return codes.astype(np.int64), "classes"
     if texts is not None:
-        raise complaint(
-            None,
-            name,
-            f"{len(different):,} different texts",
-            f"numbers, or at most {MOST_CLASSES} classes",
-            "Choose another label column.",
-        )
+        got, expected = f"{len(different):,} different texts", f"numbers, or at most {MOST_CLASSES} classes"
+        raise complaint(None, name, got, expected, "Choose another label column.")
     notes.append(f"Label {name!r} has {len(different):,} different numbers: a numeric label, judged by R^2.")
     return column.values, "numbers"
 
@@ -71,9 +66,7 @@ def encode(column: Column, width: int, notes: list[str]) -> list[tuple[str, Arra
     """Named features of one column: itself if it holds numbers, else bools: one-hot up to `width` texts, hashed beyond."""
     name, values = column.name, column.values
     if column.texts is None:
-        remark = _remark(column)
-        if remark:
-            notes.append(remark)
+        notes += _remark(column)
         return [(name, values)]
     different = np.unique(values)
     if len(different) <= width:
@@ -88,13 +81,13 @@ def _hash(text: str) -> int:
     return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
 
 
-def _remark(column: Column) -> str:
+def _remark(column: Column) -> list[str]:
     """Says when one value makes up the spread of a column, as a slip of a decimal point or a mark for "missing" does."""
     known = column.values[~np.isnan(column.values)]
     if len(known) < 20:
-        return ""
+        return []
     squares = (known - known.mean()) ** 2
     most = int(squares.argmax())
     if squares[most] <= 0.9 * squares.sum():
-        return ""
-    return f"Column {column.name!r}: one value, {known[most]:g}, makes up over 90 % of its variance. Is it right?"
+        return []
+    return [f"Column {column.name!r}: one value, {known[most]:g}, makes up over 90 % of its variance. Is it right?"]

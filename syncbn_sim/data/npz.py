@@ -44,9 +44,8 @@ def _numbers(path: str, name: str, values: Array) -> Column:
     bad = ~(np.abs(numbers) <= LARGEST) & ~np.isnan(numbers)
     if bad.any():
         row = int(bad.argmax())
-        raise _wrong(
-            path, f"{numbers[row]:g} in {name}, row {row:,} (from 0)", f"finite numbers of at most {LARGEST:g}"
-        )
+        got = f"{numbers[row]:g} in {name}, row {row:,} (from 0)"
+        raise _wrong(path, got, f"finite numbers of at most {LARGEST:g}")
     return Column(name, numbers)
 
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 from ..arrays import Array
-from ..errors import ArgumentError, DataError
+from ..errors import ArgumentError, DataError, check_whole
 
 Order = Callable[[Array, np.random.Generator], Array]
 
@@ -76,25 +76,25 @@ def epochs(
         count: number of passes.
         seed: the order of pass e is drawn from the generator seeded with [*seed, e].
         drop_last: as for `batches`.
+
+    Raises:
+        ArgumentError: a seed that is no sequence, a negative `count`, and what `batches` raises.
     """
     if not isinstance(seed, Sequence | np.ndarray) or isinstance(seed, str):
         raise ArgumentError("seed", got=repr(seed), expected="a sequence of whole numbers", do=f"Write [{seed}].")
+    check_whole("count", count, 0, "It is the number of passes over all rows.")
     for epoch in range(count):
         yield from batches(order(entity, np.random.default_rng([*seed, epoch])), rank, size, rows, drop_last)
 
 
 def steps_per_epoch(total: int, size: int, rows: int, drop_last: bool = False) -> int:
     """How many batches `batches` gives each rank."""
-    if rows < 1:
-        raise ArgumentError("rows", got=rows, expected="at least 1 row per rank and step", do="Try 32.")
-    if drop_last and total < size * rows:
-        raise DataError(
-            "rows",
-            got=f"{rows} rows on each of {size} ranks, but {total} rows in all",
-            expected="at least one full step",
-            do="Use fewer ranks or fewer rows per rank.",
-        )
-    if drop_last:
-        return total // (size * rows)
-    longest_shard = math.ceil(total / size)
-    return math.ceil(longest_shard / rows)
+    check_whole("rows", rows, do="Rows per rank and step: try 32.")
+    if not drop_last:
+        longest_shard = math.ceil(total / size)
+        return math.ceil(longest_shard / rows)
+    if total < size * rows:
+        got = f"{rows} rows on each of {size} ranks, but {total} rows in all"
+        do = "Use fewer ranks or fewer rows per rank."
+        raise DataError("rows", got=got, expected="at least one full step", do=do)
+    return total // (size * rows)

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from ..arrays import Array
-from ..errors import ArgumentError, MissingDependencyError, check_choice
+from ..errors import ArgumentError, check_choice, check_whole, not_installed
 from . import features
 from .columns import OnBytes, Table, complaint
 from .dataset import Dataset, Split
@@ -69,22 +69,14 @@ class Source(LogOptions):
         super().__init__(*how, **by_name)
         check_choice("missing", self.missing, ("refuse", "impute", "drop"))
         check_choice("decimal", self.decimal, (".", ","))
-        if self.width < 2:
-            raise ArgumentError("width", got=self.width, expected="at least 2", do="Leave it out for 32.")
+        check_whole("width", self.width, 2, "Leave it out for 32.")
         if len(self.separator.encode()) != 1 or self.separator in '"\r\n':
-            raise ArgumentError(
-                "delimiter",
-                got=repr(self.delimiter),
-                expected="one ASCII character, and no quote or line end",
-                do="Leave it out for a comma, or pass \\t for a tab.",
-            )
+            expected = "one ASCII character, and no quote or line end"
+            do = "Leave it out for a comma, or pass \\t for a tab."
+            raise ArgumentError("delimiter", got=repr(self.delimiter), expected=expected, do=do)
         if not self.path.endswith(".npz") and not self.entity:
-            raise ArgumentError(
-                "entity",
-                got="none",
-                expected="the column by which rows belong together",
-                do="For example --entity user_id.",
-            )
+            expected = "the column by which rows belong together"
+            raise ArgumentError("entity", got="none", expected=expected, do="For example --entity user_id.")
 
     @property
     def separator(self) -> str:
@@ -163,23 +155,19 @@ def read_log(source: Source, on_bytes: OnBytes = lambda n: None) -> Log:
         "rank 0 keeps them in float64 besides."
     )
     if log.kind != "none":
-        log.notes.append(
-            f"Split by entity: {TEST_SHARE:.0%} of the entities, drawn anew for each seed, are kept for the test."
-        )
+        kept = f"{TEST_SHARE:.0%} of the entities, drawn anew for each seed, are kept for the test"
+        log.notes.append(f"Split by entity: {kept}.")
     return log
 
 
 def _read(source: Source, on_bytes: OnBytes) -> Table:
     if source.label == source.entity or {source.label, source.entity} & set(source.features):
-        raise complaint(
-            None, source.label, "one column in two parts", "label, entity and features apart", "Name each once."
-        )
+        apart = "label, entity and features apart"
+        raise complaint(None, source.label, "one column in two parts", apart, "Name each once.")
     try:
         from .tables import read_table
     except ImportError as error:
-        raise MissingDependencyError(
-            source.path, got="no polars to read it with", expected="polars", do="pip install 'syncbn-sim[data]'."
-        ) from error
+        raise not_installed(source.path, "polars to read it with", "data") from error
     return read_table(
         Path(source.path), source.entity, source.label, source.features, source.separator, source.decimal, on_bytes
     )

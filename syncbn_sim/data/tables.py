@@ -76,10 +76,8 @@ def read_table(
     except (pl.exceptions.PolarsError, OSError) as error:
         told = getattr(error, "strerror", None) or str(error).partition("\n")[0]
         raise complaint(None, None, f"{path} ({told})", "a readable file", "Check the path and the file.") from error
-    asked_for = {name: columns.pop(name) for name in needed[: 1 + bool(label)]}
-    return Table(
-        asked_for[key], asked_for.get(label), list(columns.values()), bool(features), file.places, int(file.blank.sum())
-    )
+    entity, judged = columns.pop(key), columns.pop(label) if label else None
+    return Table(entity, judged, list(columns.values()), bool(features), file.places, int(file.blank.sum()))
 
 
 def _opened(path: Path, separator: str, needed: Sequence[str]) -> _File:
@@ -136,10 +134,8 @@ def _delimited(path: Path, separator: str, needed: Sequence[str]) -> _File:
 
 def _typed(rows: pl.LazyFrame, needed: Sequence[str]) -> _File:
     check_names(rows.collect_schema().names(), needed)
-    height = rows.select(pl.len()).collect().item()
-    return _File(
-        rows, pl.repeat(False, height, eager=True), lambda: None, lambda cells: [f"row {row + 1:,}" for row, _ in cells]
-    )
+    blank = pl.repeat(False, rows.select(pl.len()).collect().item(), eager=True)
+    return _File(rows, blank, lambda: None, lambda cells: [f"row {row + 1:,}" for row, _ in cells])
 
 
 def _ndjson(path: Path, needed: Sequence[str]) -> _File:
@@ -150,9 +146,8 @@ def _ndjson(path: Path, needed: Sequence[str]) -> _File:
             try:
                 json.loads(raw.strip() or b"null")
             except ValueError as error:
-                raise complaint(
-                    f"line {line}", None, f"unreadable text ({error})", "one JSON object per line", "Mend that line."
-                ) from error
+                got = f"unreadable text ({error})"
+                raise complaint(f"line {line}", None, got, "one JSON object per line", "Mend that line.") from error
         raise
 
 
@@ -163,9 +158,8 @@ def _columns(
     if height == 0:
         raise complaint("line 1", None, "a header and no rows", "rows of data below it", "Export the data again.")
     if height > MOST_ROWS:
-        raise complaint(
-            None, None, f"{height:,} rows", f"no more than {MOST_ROWS:,} rows", "Take a sample of entities."
-        )
+        most = f"no more than {MOST_ROWS:,} rows"
+        raise complaint(None, None, f"{height:,} rows", most, "Take a sample of entities.")
     passes = math.ceil(len(names) * height / CELLS)
     columns: dict[str, Column] = {}
     on_share(1 / (passes + 1))  # the first look
@@ -181,24 +175,20 @@ def _columns(
 def _column(series: pl.Series, file: _File, is_key: bool, decimal: str) -> Column:
     dtype = series.dtype
     if dtype.is_nested() or dtype in (pl.Binary, pl.Object):
-        raise complaint(
-            None, series.name, f"values of type {dtype}", "numbers or texts", "Leave it out with --features."
-        )
+        got = f"values of type {dtype}"
+        raise complaint(None, series.name, got, "numbers or texts", "Leave it out with --features.")
     if not is_key and (dtype.is_numeric() or dtype == pl.Boolean):
-        numbers = series.cast(pl.Float64).fill_nan(None)
-        return _numbers(series, numbers, (numbers.abs() <= LARGEST).fill_null(False), file, decimal)
+        return _numbers(series, series.cast(pl.Float64).fill_nan(None), file, decimal)
     texts = series.cast(pl.String)
     if is_key:
         return _codes(_present(texts), file)
     numbers = _cast(texts, decimal)
-    plain = (numbers.abs() <= LARGEST).fill_null(False)
-    if not plain.all():
+    if not _plain(numbers).all():
         texts = _present(texts)
         numbers = _cast(texts, decimal)
-        plain = (numbers.abs() <= LARGEST).fill_null(False)
-    present = len(texts) - texts.null_count()
+    plain, present = _plain(numbers), len(texts) - texts.null_count()
     if 2 * plain.sum() > present:
-        return _numbers(texts, numbers, plain, file, decimal)
+        return _numbers(texts, numbers, file, decimal)
     dressed = texts.str.contains(DRESSED).fill_null(False) & ~plain
     if 2 * (plain | dressed).sum() > present:
         raise _no_number(texts, numbers, dressed, file, decimal)
@@ -219,8 +209,13 @@ def _cast(texts: pl.Series, decimal: str) -> pl.Series:
     return texts.cast(pl.Float64, strict=False)
 
 
-def _numbers(series: pl.Series, numbers: pl.Series, plain: pl.Series, file: _File, decimal: str) -> Column:
-    bad = series.is_not_null() & ~plain
+def _plain(numbers: pl.Series) -> pl.Series:
+    """Tells which are there and not too large to be summed."""
+    return (numbers.abs() <= LARGEST).fill_null(False)
+
+
+def _numbers(series: pl.Series, numbers: pl.Series, file: _File, decimal: str) -> Column:
+    bad = series.is_not_null() & ~_plain(numbers)
     if series.dtype.is_float():
         bad &= series.is_not_nan()  # NaN is missing
     if bad.any():

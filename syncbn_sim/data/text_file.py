@@ -70,13 +70,9 @@ def header(lines: Iterable[bytes], separator: str) -> list[str]:
     if len(names) == 1:
         other = next((d for d in ",;\t|" if d != separator and d in names[0]), None)
         if other:
-            raise complaint(
-                "line 1",
-                None,
-                f"one column, {shortened(names[0])!r}",
-                f"several, separated by {separator!r}",
-                f"The delimiter seems to be {other!r}: pass --delimiter {other!r}.",
-            )
+            got, expected = f"one column, {shortened(names[0])!r}", f"several, separated by {separator!r}"
+            do = f"The delimiter seems to be {other!r}: pass --delimiter {other!r}."
+            raise complaint("line 1", None, got, expected, do)
     return names
 
 

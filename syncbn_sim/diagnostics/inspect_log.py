@@ -5,7 +5,8 @@ The main job, `syncbn-sim inspect-log` and `syncbn-sim advise --data` all take t
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +14,7 @@ import numpy as np
 from .. import stats
 from ..arrays import Array
 from ..data.orders import iid, sorted_by_entity, steps_per_epoch
-from ..errors import ArgumentError, CountError
+from ..errors import CountError, check_whole
 from ..stats.reading import Behind, MeasuredReading, Reading, batches_from, behind, readers_needed
 
 SHOWN = 400  # batches of a picture
@@ -102,21 +103,20 @@ def inspect(
         CountError: no entity has two rows, so there is nothing to measure.
         DataError: fewer rows than one step of all ranks needs.
     """
-    if ranks < 1:
-        raise ArgumentError("ranks", got=ranks, expected="a whole number of at least 1", do="For example --ranks 8.")
+    check_whole("ranks", ranks, do="For example --ranks 8.")
     steps_per_epoch(len(entity), ranks, rows, drop_last=True)
     sizes = np.bincount(entity)
     correlation, low_by = _correlations(x, names, entity, sizes)
     known = {name: rho for name, rho in correlation.items() if not np.isnan(rho)}
-    by_column: dict[str, list[str]] = {}
-    for name, column in zip(names, columns or names, strict=True):
-        if name in known:
-            by_column.setdefault(column, []).append(name)
-    rho = float(np.mean([np.mean([known[name] for name in found]) for found in by_column.values()]))
-    whole = [found[0] for found in by_column.values() if len(found) == 1]
+    by_column = _by_column(names, columns or names, known)
+    rho = float(np.mean([np.mean([known[name] for name in group]) for group in by_column]))
+    whole = [group[0] for group in by_column if len(group) == 1]
     typical = min(whole or known, key=lambda name: abs(known[name] - rho))
-    first = [found[0] for found in by_column.values()][:COLUMNS]
-    log = _log(x, names, entity, first, typical, known, rho, rows, ranks)
+    first = [group[0] for group in by_column][:COLUMNS]
+    values = {name: _standardised(x[:, list(names).index(name)]) for name in {*first, typical}}
+    few = np.stack([values[name].astype(np.float32) for name in first], axis=1)
+    rho_of_few = float(np.mean([known[name] for name in first]))
+    log = _Log(entity, few, rho_of_few, values[typical], known[typical], rho, rows, ranks)
     return Inspection(
         rows=len(entity),
         entities=len(sizes),
@@ -167,6 +167,7 @@ class _Log:
         rng = np.random.default_rng(0)
         shown = batches_from(rng.integers(0, len(order), SHOWN), len(order), self.rows)
         typical = MeasuredReading(measured.entity, self.typical[order][:, None]) if unexplained else by_entity
+        deff = behind(typical, self.rho_of_typical, self.rows).design_effect
         return InOrder(
             reading,
             unexplained,
@@ -174,15 +175,12 @@ class _Log:
             behind(reading, self.rho, self.rows, self.ranks),
             readers_needed(reading, self.rho, self.rows),
             self.typical[order[shown]].mean(axis=1).tolist(),
-            stats.predicted_sd_of_mean(
-                1.0, self.rows, behind(typical, self.rho_of_typical, self.rows).design_effect, len(order)
-            ),
+            stats.predicted_sd_of_mean(1.0, self.rows, deff, len(order)),
         )
 
     def _unexplained(self, measured: MeasuredReading, by_entity: Reading, ranks: int) -> float | None:
-        ratio = (
-            measured.measured(self.rows, ranks) / behind(by_entity, self.rho_of_columns, self.rows, ranks).design_effect
-        )
+        explained = behind(by_entity, self.rho_of_columns, self.rows, ranks).design_effect
+        ratio = measured.measured(self.rows, ranks) / explained
         # Of a variance of N / (n W) batches: three times its sd.
         luck = 3 * (2 * self.rows * ranks / len(self.entity)) ** 0.5
         return None if abs(np.log(ratio)) < max(AGREE, luck) else float(ratio)
@@ -202,28 +200,13 @@ def _correlations(
     return correlation, low_by
 
 
-def _log(
-    x: Array,
-    names: Sequence[str],
-    entity: Array,
-    measured: Sequence[str],
-    typical: str,
-    rho_of: dict[str, float],
-    rho: float,
-    rows: int,
-    ranks: int,
-) -> _Log:
-    values = {name: _standardised(x[:, list(names).index(name)]) for name in {*measured, typical}}
-    return _Log(
-        entity=entity,
-        columns=np.stack([values[name].astype(np.float32) for name in measured], axis=1),
-        rho_of_columns=float(np.mean([rho_of[name] for name in measured])),
-        typical=values[typical],
-        rho_of_typical=rho_of[typical],
-        rho=rho,
-        rows=rows,
-        ranks=ranks,
-    )
+def _by_column(names: Sequence[str], columns: Sequence[str], known: Collection[str]) -> list[list[str]]:
+    """The known features, those of one column of the file together."""
+    found: dict[str, list[str]] = defaultdict(list)
+    for name, column in zip(names, columns, strict=True):
+        if name in known:
+            found[column].append(name)
+    return list(found.values())
 
 
 def _standardised(column: Array) -> Array:

@@ -16,12 +16,11 @@ def inspection_table(found: Inspection) -> str:
     header = ["order", "S", "design effect", f"{n} rows are worth"]
     header += [f"on {w} ranks: S", "design effect", f"{n * w:,} rows are worth"]
     rows = [[name, *_figures(order.local), *_figures(order.joined)] for name, order in found.orders.items()]
-    shown = sorted(found.correlation.items(), key=lambda item: -item[1] if item[1] == item[1] else 9.0)
-    listed = ", ".join(f"{name} {rho:.2f}" if rho == rho else f"{name} constant" for name, rho in shown[:12])
-    more = f", and {len(shown) - 12} more" if len(shown) > 12 else ""
+    by_size = sorted(found.correlation.items(), key=lambda item: -item[1] if item[1] == item[1] else 9.0)
+    listed = _listed([f"{name} {rho:.2f}" if rho == rho else f"{name} constant" for name, rho in by_size], 12)
     return "\n".join(
         [
-            f"Intra-class correlation by {found.sorted_by}: mean over columns {found.mean_correlation:.2f}; {listed}{more}.",
+            f"Intra-class correlation by {found.sorted_by}: mean over columns {found.mean_correlation:.2f}; {listed}.",
             "",
             *aligned([header, *rows]),
             "",
@@ -34,6 +33,11 @@ def inspection_table(found: Inspection) -> str:
     )
 
 
+def _listed(texts: list[str], most: int) -> str:
+    more = [f"and {len(texts) - most} more"] if len(texts) > most else []
+    return ", ".join(texts[:most] + more)
+
+
 def _figures(b: Behind) -> list[str]:
     return [f"{b.cluster_size:.1f}", f"{b.design_effect:.2f}", f"{b.effective_rows:.1f}"]
 
@@ -42,33 +46,29 @@ def cautions(found: Inspection) -> list[str]:
     """What a reader of the figures should know before acting on them."""
     lines = []
     if _few(found):
-        lines.append(
-            f"{found.rows:,} rows of {found.entities} entities are few: these figures describe this file, and say little of another."
-        )
+        few = f"{found.rows:,} rows of {found.entities} entities are few"
+        lines.append(f"{few}: these figures describe this file, and say little of another.")
     for name, order in found.orders.items():
         if order.unexplained:
             lines.append(
                 f"{name.capitalize()}, the columns' batch means scatter {order.unexplained:.2g} x as much (in variance) as entities "
                 "explain: rows drift, neighbours are alike, or an effect goes with an entity's size. These figures are as measured."
             )
-    sizes = found.sizes
-    n = found.rows_per_rank
+    sizes, n = found.sizes, found.rows_per_rank
     if found.entities > 1 and sizes[0] == sizes[-1] and sizes[0] > 1 and (sizes[0] % n == 0 or n % sizes[0] == 0):
         lines.append(
             f"All entities have {sizes[0]} rows, and batches {n}: a reader whose batches begin where an entity does meets S = "
             f"{min(sizes[0], n)} when sorted, more than the figure here, which lets them begin anywhere."
         )
     if found.mean_correlation < 0:
-        lines.append(
-            "The mean correlation is negative, and used as it is: rows of one entity are less alike than others."
-        )
+        alike = "rows of one entity are less alike than others"
+        lines.append(f"The mean correlation is negative, and used as it is: {alike}.")
     if found.low_by:
-        shown = sorted(found.low_by.items(), key=lambda item: -item[1])
-        listed = ", ".join(f"{name} {100 * low:.0f} %" for name, low in shown[:5])
-        more = f", and {len(shown) - 5} more" if len(shown) > 5 else ""
+        by_size = sorted(found.low_by.items(), key=lambda item: -item[1])
+        listed = _listed([f"{name} {100 * low:.0f} %" for name, low in by_size], 5)
         lines.append(
             "The correlation is that of these very entities. For others it is too low where entities are few or their tail is heavy, "
-            f"by about {listed}{more} (more in a heavy tail)."
+            f"by about {listed} (more in a heavy tail)."
         )
     return lines
 
@@ -112,17 +112,13 @@ def _worth(order: InOrder) -> str:
     text = f"{local.rows} rows are worth {local.effective_rows:.1f}"
     if joined.design_effect > NO_PROBLEM * max(local.design_effect, 1.0):
         text += f" (of all ranks together, {joined.rows:,} are worth {joined.effective_rows:.1f}: ranks read alike rows at the same time)"
+    steady = "as steady as that of a shuffled local batch"
     if order.ranks_needed is None:
-        return (
-            text
-            + ", and no number of ranks that these rows can fill makes SyncBN's mean as steady as that of a shuffled local batch"
-        )
+        return f"{text}, and no number of ranks that these rows can fill makes SyncBN's mean {steady}"
     if order.ranks_needed == 1:
-        return text + ": a batch is at least as steady as a shuffled one"
-    return text + (
-        f", and with {_ranks(order.ranks_needed)} SyncBN's mean is at least as steady as that of a shuffled local batch "
-        f"(joined rows worth {local.rows} or more)"
-    )
+        return f"{text}: a batch is at least as steady as a shuffled one"
+    enough = f"{_ranks(order.ranks_needed)} SyncBN's mean is at least {steady} (joined rows worth {local.rows} or more)"
+    return f"{text}, and with {enough}"
 
 
 def _ranks(number: int | None) -> str:

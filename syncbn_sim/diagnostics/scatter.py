@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from ..data.columns import shortened
-from ..report.plots import png, sheet
+from ..report.plots import png, sheet, titled
 from .inspect_log import Inspection
 
 
@@ -27,12 +27,11 @@ def batch_means(found: Inspection) -> bytes:
     axes.set_xlabel(f"mean of {shortened(found.typical)!r} over one batch, in sd of the feature (0: all rows)")
     spread = {name: float(np.std(order.batch_means)) for name, order in found.orders.items()}
     wider = spread["sorted"] / max(spread["shuffled"], 1e-12)
-    axes.set_title(
+    titled(
+        axes,
         f"Means of {found.rows_per_rank} rows scatter {wider:.1f} x as far when sorted by {shortened(found.sorted_by)}\n"
         f"dots: batches (correlation {found.correlation[found.typical]:.2f}; mean over columns "
         f"{found.mean_correlation:.2f}); bars: predicted +- 2 sd",
-        fontsize=11,
-        loc="left",
+        grid="x",
     )
-    axes.grid(alpha=0.25, axis="x")
     return png(figure)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from ..report.plots import png, sheet, stretched
+from ..report.plots import png, sheet, stretched, titled
 from .arms import Arm
 from .metrics import METRICS
 from .result import Result
@@ -49,10 +49,7 @@ def _curves(axes: Axes, result: Result) -> None:
     axes.set_xlabel("training step")
     means = [100 * value for curve in result.curves.values() for value in curve[result.metric]]
     axes.set_ylabel(f"{METRICS[result.metric].axis}{stretched(axes, 'y', means)}")
-    axes.set_title(
-        f"{result.ranks} ranks x {result.config['rows']} {result.rows_are}: {_finding(result)}", fontsize=11, loc="left"
-    )
-    axes.grid(alpha=0.25)
+    titled(axes, f"{result.ranks} ranks x {result.config['rows']} {result.rows_are}: {_finding(result)}")
     legend = "solid: sorted, dashed: shuffled (iid)\nlines: means, bands: lowest to highest seed"
     axes.legend(fontsize=8, ncols=2, title=legend, title_fontsize=8)
 
@@ -69,18 +66,13 @@ def _differences(axes: Axes, result: Result) -> None:
         ends = difference.interval
         half = [[100 * (difference.mean - ends[0])], [100 * (ends[1] - difference.mean)]] if ends else None
         axes.errorbar(100 * difference.mean, place, xerr=half, capsize=4, markersize=7, **style)
-    axes.set_yticks(
-        range(len(result.differences)), [f"{arm}\n- {Arm.parse(arm).iid_twin}" for arm in result.differences]
-    )
+    pairs = [f"{arm}\n- {Arm.parse(arm).iid_twin}" for arm in result.differences]
+    axes.set_yticks(range(len(pairs)), pairs)
     axes.set_ylim(len(result.differences) - 0.4, -0.6)
     axes.margins(x=0.08)
     axes.set_xlabel(f"difference in {METRICS[metric].axis.replace('(%)', '(points)')}{stretched(axes, 'x', sizes)}")
-    axes.set_title(
-        f"Against shuffled data, paired over {result.config['seeds']} seeds:\nmean, 95 % interval, each seed",
-        fontsize=11,
-        loc="left",
-    )
-    axes.grid(alpha=0.25, axis="x")
+    seeds = result.config["seeds"]
+    titled(axes, f"Against shuffled data, paired over {seeds} seeds:\nmean, 95 % interval, each seed", grid="x")
 
 
 def _finding(result: Result) -> str:
@@ -88,8 +80,8 @@ def _finding(result: Result) -> str:
     if change is None or "sorted+sync" not in result.differences:
         return f"{result.task}: {METRICS[result.metric].axis} by arm"
     if change.interval and change.interval[1] < 0:
-        back = (
-            f",\nSyncBN wins back {100 * result.recovery.mean:.0f} % of the way to iid+sync" if result.recovery else ""
-        )
-        return f"sorting by {result.sorted_by} costs local BN {-100 * change.mean:.1f} points{back}"
+        cost = f"sorting by {result.sorted_by} costs local BN {-100 * change.mean:.1f} points"
+        if result.recovery is None:
+            return cost
+        return f"{cost},\nSyncBN wins back {100 * result.recovery.mean:.0f} % of the way to iid+sync"
     return f"sorting by {result.sorted_by} does not clearly hurt local BN"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from ..report.numbers import counted, estimated
 from ..report.tables import aligned
+from ..stats.estimates import Estimate
 from .arms import Arm
 from .metrics import METRICS
 from .norms import NORMS
@@ -16,26 +17,17 @@ FEW_SEEDS = 3
 def table(result: Result) -> str:
     """The table of one task and the lines below it, each number with its 95 % interval over seeds."""
     c = result.config
-    header = [
-        "arm",
-        *(f"{METRICS[m].heading} [95 % CI]" for m in next(iter(result.arms.values()))),
-        "sorted - iid, points",
-        f"{result.rows_are} -> effective",
-    ]
-    rows = [
-        [
-            arm,
-            *(METRICS[m].written(found) for m, found in metrics.items()),
-            estimated(result.differences.get(arm), 100, 2, plus=True),
-            _rows_behind(result, arm),
-        ]
-        for arm, metrics in result.arms.items()
-    ]
+    headings = [f"{METRICS[m].heading} [95 % CI]" for m in next(iter(result.arms.values()))]
+    rows = [["arm", *headings, "sorted - iid, points", f"{result.rows_are} -> effective"]]
+    for arm, metrics in result.arms.items():
+        written = [METRICS[m].written(found) for m, found in metrics.items()]
+        to_twin = estimated(result.differences.get(arm), 100, 2, plus=True)
+        rows.append([arm, *written, to_twin, _rows_behind(result, arm)])
     title = (
         f"{result.task}: {result.ranks} ranks ({result.backend}) x {c['rows']} {result.rows_are}, sorted by "
         f"{result.sorted_by}, {counted(c['epochs'], 'epoch')}, {counted(c['seeds'], 'seed')}, {result.seconds:.0f} s"
     )
-    return "\n".join([title, "", *aligned([header, *rows]), "", *_lines_below(result)])
+    return "\n".join([title, "", *aligned(rows), "", *_lines_below(result)])
 
 
 def _lines_below(result: Result) -> list[str]:
@@ -59,22 +51,21 @@ def _recovered(result: Result) -> list[str]:
     for recovered, reference in ((result.recovery, "iid+sync"), (result.recovery_against_iid_local, "iid+local")):
         if {"sorted+local", "sorted+sync", reference} <= set(result.arms):
             lines.append(
-                f"SyncBN recovers {estimated(recovered, 100, unit=' %')} {gap} {reference}."
+                f"SyncBN recovers {_per_cent(recovered)} {gap} {reference}."
                 if recovered
                 else f"There is no clear gap between sorted+local and {reference} to recover."
             )
-    if result.recovery_of_others:
-        others = [
-            f"{NORMS[norm].words} {estimated(recovered, 100, unit=' %')}"
-            for norm, recovered in result.recovery_of_others.items()
-        ]
+    others = [f"{NORMS[norm].words} {_per_cent(found)}" for norm, found in result.recovery_of_others.items()]
+    if others:
         lines.append(f"By the same formula, of the way to iid+sync: {', '.join(others)}.")
     if result.order_cost_without_norm:
-        lines.append(
-            "The order alone costs a net without normalisation "
-            f"{estimated(result.order_cost_without_norm, 100, 2)} points, {condition(result)}."
-        )
+        cost = estimated(result.order_cost_without_norm, 100, 2)
+        lines.append(f"The order alone costs a net without normalisation {cost} points, {condition(result)}.")
     return lines
+
+
+def _per_cent(recovered: Estimate) -> str:
+    return estimated(recovered, 100, unit=" %")
 
 
 def _rank0(result: Result) -> list[str]:
@@ -98,11 +89,8 @@ def _sync_cost(result: Result) -> list[str]:
 
 def _too_few_seeds(result: Result) -> list[str]:
     seeds = result.config["seeds"]
-    if seeds >= FEW_SEEDS:
-        return []
-    return [
-        f"{counted(seeds, 'seed')} can't tell the spread between seeds: compare with {FEW_SEEDS} or more (--seeds)."
-    ]
+    text = f"{counted(seeds, 'seed')} can't tell the spread between seeds: compare with {FEW_SEEDS} or more (--seeds)."
+    return [text] if seeds < FEW_SEEDS else []
 
 
 def condition(result: Result) -> str:

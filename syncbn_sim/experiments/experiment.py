@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Generic, Protocol, TypeVar, cast
+from typing import Any, Generic, TypeVar, cast
 
 from ..comm.base import Communicator
 from ..errors import ArgumentError, unknown
@@ -19,15 +19,6 @@ from ..report.progress import Progress
 
 C = TypeVar("C")
 R = TypeVar("R")
-C_ = TypeVar("C_", contravariant=True)
-R_ = TypeVar("R_", covariant=True)
-
-
-class Runs(Protocol[C_, R_]):
-    """What every rank does: (comm, config, progress) -> the result, of which rank 0's counts."""
-
-    def __call__(self, comm: Communicator, config: C_, progress: Progress, /) -> R_:
-        """Runs it."""
 
 
 @dataclass(frozen=True)
@@ -39,7 +30,7 @@ class Experiment(Generic[C, R]):
         question: one line.
         Config: a frozen dataclass of its options, each with a default and documented under "Attributes:"; a dataclass in it is
             taken for more options.
-        run: what every rank does.
+        run: what every rank does: (comm, config, progress) -> the result, of which rank 0's counts.
         table: the result in rows and columns.
         figure: a PNG of the results of all parts.
         conclusion: the finding in plain words, with what it does not show.
@@ -52,7 +43,7 @@ class Experiment(Generic[C, R]):
     name: str
     question: str
     Config: type[C]
-    run: Runs[C, R]
+    run: Callable[[Communicator, C, Progress], R]
     table: Callable[[R], str]
     figure: Callable[[Sequence[R]], bytes]
     conclusion: Callable[[R], str]
@@ -64,16 +55,12 @@ class Experiment(Generic[C, R]):
     def __post_init__(self) -> None:
         """Refuses a name that names no folder, and a Config from which options cannot be read."""
         if not self.name.isidentifier():
-            raise ArgumentError(
-                "name", got=repr(self.name), expected="letters, digits and _", do="Name it as its file."
-            )
+            name = repr(self.name)
+            raise ArgumentError("name", got=name, expected="letters, digits and _", do="Name it as its file.")
         if wrong := _wrong_with(self.Config):
-            raise ArgumentError(
-                f"experiment {self.name}",
-                got=wrong,
-                expected="a dataclass, frozen since all ranks share it, with a default for each option",
-                do="Write @dataclass(frozen=True) above Config, and `rows: int = 4` in it.",
-            )
+            expected = "a dataclass, frozen since all ranks share it, with a default for each option"
+            do = "Write @dataclass(frozen=True) above Config, and `rows: int = 4` in it."
+            raise ArgumentError(f"experiment {self.name}", got=wrong, expected=expected, do=do)
 
 
 def _wrong_with(kind: type) -> str:
@@ -109,12 +96,9 @@ def find(name: str) -> Experiment[Any, Any]:
     if name.endswith(".py"):
         module = _loaded(Path(name))
         if not isinstance(getattr(module, "EXPERIMENT", None), Experiment):
-            raise ArgumentError(
-                "experiment",
-                got=f"{name}, which has none",
-                expected="a file with EXPERIMENT = Experiment(...)",
-                do="docs/howto/new_experiment.md shows one.",
-            )
+            expected = "a file with EXPERIMENT = Experiment(...)"
+            do = "docs/howto/new_experiment.md shows one."
+            raise ArgumentError("experiment", got=f"{name}, which has none", expected=expected, do=do)
         return module.EXPERIMENT
     experiment = _of_folder(name) if name in _files() else None
     if experiment is not None:
@@ -126,12 +110,8 @@ def _of_folder(name: str) -> Experiment[Any, Any] | None:
     """That of a file of this folder; None: the file is a helper."""
     found = getattr(importlib.import_module(f"{__package__}.{name}"), "EXPERIMENT", None)
     if found is not None and getattr(found, "name", None) != name:
-        raise ArgumentError(
-            f"EXPERIMENT of {name}.py",
-            got=f"{getattr(found, 'name', found)!r}",
-            expected=f"an Experiment with name={name!r}",
-            do="Name it as its file.",
-        )
+        got, expected = repr(getattr(found, "name", found)), f"an Experiment with name={name!r}"
+        raise ArgumentError(f"EXPERIMENT of {name}.py", got=got, expected=expected, do="Name it as its file.")
     return found
 
 

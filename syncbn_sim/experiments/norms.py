@@ -8,8 +8,6 @@ from dataclasses import dataclass
 from .. import nn
 from ..comm.base import Communicator
 
-Build = Callable[[int, float, str, Communicator], nn.Module | None]
-
 
 @dataclass(frozen=True)
 class Norm:
@@ -19,7 +17,7 @@ class Norm:
         words: what it is called in sentences.
         about: what it does, for --help.
         colour: in figures. Okabe & Ito's, told apart by colour-blind readers too.
-        build: (width, momentum, dtype, comm) -> the layer, or None for none.
+        layer: what makes a layer of a width, told `dtype`, of batches `momentum` too, and of those that talk `comm`; None for none.
         uses_batch: whether a row's output depends on the other rows of its batch.
         talks: whether it asks other ranks while training.
         joins: whether its statistics are those of the batch of all ranks.
@@ -28,10 +26,18 @@ class Norm:
     words: str
     about: str
     colour: str
-    build: Build
+    layer: Callable[..., nn.Module] | None
     uses_batch: bool = False
     talks: bool = False
     joins: bool = False
+
+    def build(self, width: int, momentum: float, dtype: str, comm: Communicator) -> nn.Module | None:
+        """The layer, or None for none."""
+        if self.layer is None:
+            return None
+        of_batches = {"momentum": momentum} if self.uses_batch else {}
+        talking = {"comm": comm} if self.talks else {}
+        return self.layer(width, dtype=dtype, **of_batches, **talking)
 
     @property
     def drifts(self) -> bool:
@@ -40,41 +46,17 @@ class Norm:
 
 
 NORMS = {
-    "local": Norm(
-        "local batch norm",
-        "each rank's own batch",
-        "#D55E00",
-        lambda width, momentum, dtype, comm: nn.BatchNorm(width, momentum=momentum, dtype=dtype),
-        uses_batch=True,
-    ),
-    "sync": Norm(
-        "SyncBN",
-        "all ranks' sums",
-        "#0072B2",
-        lambda width, momentum, dtype, comm: nn.SyncBatchNorm(width, momentum=momentum, dtype=dtype, comm=comm),
-        uses_batch=True,
-        talks=True,
-        joins=True,
-    ),
+    "local": Norm("local batch norm", "each rank's own batch", "#D55E00", nn.BatchNorm, uses_batch=True),
+    "sync": Norm("SyncBN", "all ranks' sums", "#0072B2", nn.SyncBatchNorm, uses_batch=True, talks=True, joins=True),
     "averaged": Norm(
         "averaged statistics",
         "the popular mistake: mean of means and of variances",
         "#E69F00",
-        lambda width, momentum, dtype, comm: nn.AveragedBatchNorm(width, momentum=momentum, dtype=dtype, comm=comm),
+        nn.AveragedBatchNorm,
         uses_batch=True,
         talks=True,
     ),
-    "layer": Norm(
-        "LayerNorm",
-        "LayerNorm, of each row by itself",
-        "#009E73",
-        lambda width, momentum, dtype, comm: nn.LayerNorm(width, dtype=dtype),
-    ),
-    "none": Norm(
-        "no normalisation",
-        "the control: what the order costs by itself",
-        "#555555",
-        lambda width, momentum, dtype, comm: None,
-    ),
+    "layer": Norm("LayerNorm", "LayerNorm, of each row by itself", "#009E73", nn.LayerNorm),
+    "none": Norm("no normalisation", "the control: what the order costs by itself", "#555555", None),
 }
 COLOURS = {name: norm.colour for name, norm in NORMS.items()}

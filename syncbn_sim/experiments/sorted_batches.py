@@ -52,31 +52,19 @@ class Config(Recipe):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.task not in TASKS and self.task != BOTH and not self.own:
-            raise ArgumentError(
-                "task",
-                got=repr(self.task),
-                expected=f"{', '.join(TASKS)}, {BOTH}, or a file ({', '.join(OWN_FILES)})",
-                do="See --help.",
-            )
+            expected = f"{', '.join(TASKS)}, {BOTH}, or a file ({', '.join(OWN_FILES)})"
+            raise ArgumentError("task", got=repr(self.task), expected=expected, do="See --help.")
         if not self.arms or len(set(self.arms)) < len(self.arms):
-            raise ArgumentError(
-                "arms", got=self.arms, expected="one arm or more, each once", do=f"Leave it out for all {len(ARMS)}."
-            )
+            do = f"Leave it out for all {len(ARMS)}."
+            raise ArgumentError("arms", got=self.arms, expected="one arm or more, each once", do=do)
         if not self.own and self.log != LogOptions():
-            raise ArgumentError(
-                "task",
-                got=f"{self.task!r} with options of a log",
-                expected="a file, where --entity, --label and the like are given",
-                do="Leave them out, or name the file: --task my.csv.",
-            )
+            expected = "a file, where --entity, --label and the like are given"
+            do = "Leave them out, or name the file: --task my.csv."
+            raise ArgumentError("task", got=f"{self.task!r} with options of a log", expected=expected, do=do)
         arms = [Arm.parse(arm) for arm in self.arms]
         if self.rows == 1 and any(arm.kind.drifts for arm in arms):
-            raise ArgumentError(
-                "rows",
-                got=1,
-                expected="at least 2 for an arm with local statistics",
-                do="One row has no variance: leave the local arms out with --arms.",
-            )
+            do = "One row has no variance: leave the local arms out with --arms."
+            raise ArgumentError("rows", got=1, expected="at least 2 for an arm with local statistics", do=do)
 
     @property
     def own(self) -> bool:
@@ -201,9 +189,8 @@ def _no_clear_loss(result: Result, change: Estimate, level: Callable[[str], str]
         f"on shuffled {result.rows_are}: a difference of {estimated(change, 100, 2, plus=True)} points"
     )
     if change.interval and change.interval[0] > -NO_EFFECT and change.interval[1] < NO_EFFECT:
-        return (
-            f"{compared}, within +-{100 * NO_EFFECT:g}: sorting is not your problem, and SyncBN has nothing to repair."
-        )
+        near = f"within +-{100 * NO_EFFECT:g}"
+        return f"{compared}, {near}: sorting is not your problem, and SyncBN has nothing to repair."
     if change.interval and change.interval[0] > 0:
         return f"{compared}. On these seeds sorting does not hurt, it helps: SyncBN has nothing to repair."
     return f"{compared}. These seeds cannot tell whether sorting hurts: use more --seeds."

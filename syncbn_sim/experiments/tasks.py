@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -57,15 +58,24 @@ class Task:
     inspection: Inspection | None = None
 
 
+# By kind of label: how it is judged, and the loss.
+_KINDS: dict[str, dict[str, Any]] = {
+    "binary": {
+        "metric": "auc",
+        "metrics": {"auc": auc, "logloss": log_loss, "ne": normalised_entropy},
+        "loss": nn.BCEWithLogitsLoss,
+    },
+    "classes": {"metric": "accuracy", "metrics": {"accuracy": accuracy}, "loss": nn.CrossEntropyLoss},
+    "numbers": {"metric": "r2", "metrics": {"r2": r_squared}, "loss": nn.MSELoss},
+}
+
 DIGITS = Task(
     name="digits",
     rows_are="images",
     sorted_by="class",
     seeds_are="new splits of the same images, with new weights",
-    metric="accuracy",
-    metrics={"accuracy": accuracy},
     outputs=10,
-    loss=nn.CrossEntropyLoss,
+    **_KINDS["classes"],
     rows=4,
     epochs=6,
     momentum=0.1,
@@ -79,10 +89,8 @@ REQUESTS = Task(
     rows_are="impressions",
     sorted_by="user",
     seeds_are="new worlds of users and clicks, with new weights",
-    metric="auc",
-    metrics={"auc": auc, "logloss": log_loss, "ne": normalised_entropy},
     outputs=1,
-    loss=nn.BCEWithLogitsLoss,
+    **_KINDS["binary"],
     rows=32,
     epochs=1,
     momentum=0.05,
@@ -90,13 +98,6 @@ REQUESTS = Task(
 )
 
 TASKS = {task.name: task for task in (DIGITS, REQUESTS)}
-
-_KINDS: dict[str, tuple[dict[str, Metric], Callable[[], nn.Loss]]] = {
-    "binary": ({"auc": auc, "logloss": log_loss, "ne": normalised_entropy}, nn.BCEWithLogitsLoss),
-    "classes": ({"accuracy": accuracy}, nn.CrossEntropyLoss),
-    "numbers": ({"r2": r_squared}, nn.MSELoss),
-}
-
 
 OWN_ROWS = 32
 
@@ -117,7 +118,6 @@ def own_task(comm: Communicator, source: Source, rows: int | None = None, on_byt
     sorted_by, rows = source.entity or "entity", rows or OWN_ROWS
     found = inspect(log.x, log.names, log.entity, sorted_by, rows, comm.size, log.columns) if log else None
     kind, outputs = comm.bcast((log.kind, int(log.y.max()) + 1 if log.kind == "classes" else 1) if log else None)
-    metrics, loss = _KINDS[kind]
 
     def split(ranks: int, rows: int, seed: int, dtype: str) -> Split:
         if log is None:
@@ -129,10 +129,8 @@ def own_task(comm: Communicator, source: Source, rows: int | None = None, on_byt
         rows_are="rows",
         sorted_by=sorted_by,
         seeds_are=f"new splits of the same log by {sorted_by}, with new weights",
-        metric=next(iter(metrics)),
-        metrics=metrics,
         outputs=outputs,
-        loss=loss,
+        **_KINDS[kind],
         rows=OWN_ROWS,
         epochs=None,
         momentum=0.05,
@@ -149,18 +147,9 @@ def mlp(features: int, outputs: int, norm: Callable[[int], nn.Module | None], se
     takes the bias of the Linear before it out again, so that Linear has none.
     """
     layers: list[nn.Module] = []
-    width = features
-    for depth in range(2):
+    generators = [np.random.default_rng([seed, 3, depth]) for depth in range(3)]
+    for width, rng in zip((features, HIDDEN), generators, strict=False):
         layer = norm(HIDDEN)
-        layers.append(
-            nn.Linear(
-                width,
-                HIDDEN,
-                bias=not isinstance(layer, nn.BatchNorm),
-                dtype=dtype,
-                rng=np.random.default_rng([seed, 3, depth]),
-            )
-        )
+        layers.append(nn.Linear(width, HIDDEN, bias=not isinstance(layer, nn.BatchNorm), dtype=dtype, rng=rng))
         layers += [layer, nn.ReLU()] if layer is not None else [nn.ReLU()]
-        width = HIDDEN
-    return nn.Sequential(*layers, nn.Linear(width, outputs, dtype=dtype, rng=np.random.default_rng([seed, 3, 2])))
+    return nn.Sequential(*layers, nn.Linear(HIDDEN, outputs, dtype=dtype, rng=generators[2]))

@@ -25,12 +25,8 @@ class ModuleList(Module):
             ArgumentError: it is no module.
         """
         if not isinstance(module, Module):
-            raise ArgumentError(
-                type(self).__name__,
-                got=repr(module)[:60],
-                expected="modules",
-                do="Sequential(a, b) takes them one by one, ModuleList([a, b]) in a list; a layer of your own derives from nn.Module.",
-            )
+            do = "Sequential(a, b) takes them one by one, ModuleList([a, b]) in a list; a layer of your own derives from nn.Module."
+            raise ArgumentError(type(self).__name__, got=repr(module)[:60], expected="modules", do=do)
         self.layers.append(module)
 
     def named_children(self) -> Iterator[tuple[str, Module]]:

@@ -36,12 +36,10 @@ def check_no_contexts(model: Module) -> None:
         ContextError: a layer still keeps a context; the next backward pass would go through the wrong batch.
     """
     if not any(module._contexts for module in model.modules()):
-        return
+        return  # without looking for names
     for name, module in model.named_modules():
         if module._contexts:
-            raise ContextError(
-                f"layer {name or type(module).__name__!r}",
-                got=f"{len(module._contexts)} forward passes without a backward pass",
-                expected="none at the start of a step",
-                do="Run forward passes that need no gradient inside nn.no_backward(model); after a failed step: nn.clear_contexts.",
-            )
+            layer = f"layer {name or type(module).__name__!r}"
+            got = f"{len(module._contexts)} forward passes without a backward pass"
+            do = "Run forward passes that need no gradient inside nn.no_backward(model); after a failed step: nn.clear_contexts."
+            raise ContextError(layer, got=got, expected="none at the start of a step", do=do)

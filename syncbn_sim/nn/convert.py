@@ -35,20 +35,13 @@ def convert_sync_batchnorm(model: M, comm: Communicator) -> M:
     layers = [(name, m) for name, m in model.named_modules() if isinstance(m, BatchNorm)]
     for name, layer in layers:
         if isinstance(layer, AveragedBatchNorm):
-            raise ArgumentError(
-                f"layer {name!r}",
-                got="an AveragedBatchNorm",
-                expected="BatchNorm or SyncBatchNorm layers",
-                do="Build that layer as a BatchNorm.",
-            )
+            expected, do = "BatchNorm or SyncBatchNorm layers", "Build that layer as a BatchNorm."
+            raise ArgumentError(f"layer {name!r}", got="an AveragedBatchNorm", expected=expected, do=do)
         for hook in ("sum_forward", "sum_backward"):
             if not isinstance(layer, SharedSums) and getattr(type(layer), hook) is not getattr(BatchNorm, hook):
-                raise ArgumentError(
-                    f"layer {name!r}",
-                    got=f"a {type(layer).__name__} with its own {hook}",
-                    expected="a subclass that leaves the sums to BatchNorm (its own `statistics` may stay)",
-                    do="Derive it from SyncBatchNorm instead.",
-                )
+                got, do = f"a {type(layer).__name__} with its own {hook}", "Derive it from SyncBatchNorm instead."
+                expected = "a subclass that leaves the sums to BatchNorm (its own `statistics` may stay)"
+                raise ArgumentError(f"layer {name!r}", got=got, expected=expected, do=do)
     # All classes first: where one cannot be made, nothing has been converted.
     kinds = [type(m) if isinstance(m, SharedSums) else _synchronised(cast(Any, type(m))) for _, m in layers]
     for (_, layer), kind in zip(layers, kinds, strict=True):

@@ -43,12 +43,8 @@ class Linear(Module):
 
     def _check(self, x: Array) -> None:
         if x.ndim != 2 or x.shape[1] != self.in_features:
-            raise ShapeError(
-                "Linear input",
-                got=x.shape,
-                expected=f"(N, {self.in_features})",
-                do="Put a Flatten before it, or fix in_features.",
-            )
+            expected, do = f"(N, {self.in_features})", "Put a Flatten before it, or fix in_features."
+            raise ShapeError("Linear input", got=x.shape, expected=expected, do=do)
 
     def _forward(self, x: Array, counts: Array | None) -> tuple[Array, Any]:
         w = None

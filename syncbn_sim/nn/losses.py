@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
 from ..arrays import Array, as_array, as_float_array, position_weights
@@ -51,12 +53,8 @@ class Loss:
             ContextError: there was no call.
         """
         if self._context is None:
-            raise ContextError(
-                f"{type(self).__name__}.backward",
-                got="no loss to go back through",
-                expected="one call for each backward",
-                do="Call the loss first.",
-            )
+            subject, got = f"{type(self).__name__}.backward", "no loss to go back through"
+            raise ContextError(subject, got=got, expected="one call for each backward", do="Call the loss first.")
         (probabilities, labels, w, dtype), self._context = self._context, None
         gradient = self.gradients(probabilities, labels)
         if w is not None:
@@ -84,26 +82,19 @@ def check_classes(subject: str, logits: Array, labels: Array) -> None:
         DtypeError: labels that are no integers.
     """
     if logits.ndim != 2 or labels.shape != logits.shape[:1]:
-        raise ShapeError(
-            subject,
-            got=f"logits {logits.shape}, labels {labels.shape}",
-            expected="(N, K) and (N,)",
-            do="One label per row.",
-        )
+        shapes = f"logits {logits.shape}, labels {labels.shape}"
+        raise ShapeError(subject, got=shapes, expected="(N, K) and (N,)", do="One label per row.")
     if labels.dtype.kind not in "iu":
-        raise DtypeError(
-            "labels",
-            got=f"dtype {labels.dtype}",
-            expected="integers",
-            do="Convert them first: labels.astype(np.int64).",
-        )
-    if labels.size and (labels.min() < 0 or labels.max() >= logits.shape[1]):
-        raise ShapeError(
-            "labels",
-            got=f"values from {labels.min()} to {labels.max()}",
-            expected=f"0 to {logits.shape[1] - 1}",
-            do="Number the classes from 0, or widen the last layer.",
-        )
+        do = "Convert them first: labels.astype(np.int64)."
+        raise DtypeError("labels", got=f"dtype {labels.dtype}", expected="integers", do=do)
+    _check_reach(labels, logits.shape[1] - 1, "Number the classes from 0, or widen the last layer.")
+
+
+def _check_reach(labels: Array, most: int, do: str) -> None:
+    """Refuses labels below 0 or above `most`."""
+    if labels.size and not (labels.min() >= 0 and labels.max() <= most):
+        reach = f"values from {labels.min()} to {labels.max()}"
+        raise ShapeError("labels", got=reach, expected=f"0 to {most}", do=do)
 
 
 def check_numbers(subject: str, outputs: Array, labels: Array) -> None:
@@ -115,21 +106,14 @@ def check_numbers(subject: str, outputs: Array, labels: Array) -> None:
         ArgumentError: a label that is not finite.
     """
     if labels.ndim != 1 or outputs.shape not in (labels.shape, (*labels.shape, 1)):
-        raise ShapeError(
-            subject,
-            got=f"outputs {outputs.shape}, labels {labels.shape}",
-            expected="(N,) or (N, 1), and (N,)",
-            do="One label per row, and one output.",
-        )
+        shapes, expected = f"outputs {outputs.shape}, labels {labels.shape}", "(N,) or (N, 1), and (N,)"
+        raise ShapeError(subject, got=shapes, expected=expected, do="One label per row, and one output.")
     if labels.dtype.kind not in "fiub":
         raise DtypeError("labels", got=f"dtype {labels.dtype}", expected="numbers", do="Pass floats or integers.")
     if not np.isfinite(labels).all():
-        raise ArgumentError(
-            "labels",
-            got=f"{np.count_nonzero(~np.isfinite(labels))} that are NaN or infinite",
-            expected="finite numbers",
-            do="Leave those rows out, or give them weight 0 in the loss.",
-        )
+        got = f"{np.count_nonzero(~np.isfinite(labels))} that are NaN or infinite"
+        do = "Leave those rows out, or give them weight 0 in the loss."
+        raise ArgumentError("labels", got=got, expected="finite numbers", do=do)
 
 
 def check_probabilities(subject: str, outputs: Array, labels: Array) -> None:
@@ -138,22 +122,13 @@ def check_probabilities(subject: str, outputs: Array, labels: Array) -> None:
     Raises: what `check_numbers` raises, and ShapeError for a label outside.
     """
     check_numbers(subject, outputs, labels)
-    if labels.size and not (labels.min() >= 0 and labels.max() <= 1):
-        raise ShapeError(
-            "labels",
-            got=f"values from {labels.min()} to {labels.max()}",
-            expected="0 to 1",
-            do="Code the classes as 0 and 1.",
-        )
+    _check_reach(labels, 1, "Code the classes as 0 and 1.")
 
 
 class CrossEntropyLoss(Loss):
     """Softmax cross-entropy: logits (N, K), integer labels (N,) in 0..K-1."""
 
-    def check(self, logits: Array, labels: Array) -> None:
-        """See `check_classes`."""
-        check_classes("cross-entropy", logits, labels)
-
+    check = staticmethod(partial(check_classes, "cross-entropy"))
     values = staticmethod(softmax_cross_entropy)
     gradients = staticmethod(softmax_cross_entropy_backward)
 
@@ -161,9 +136,7 @@ class CrossEntropyLoss(Loss):
 class BCEWithLogitsLoss(Loss):
     """Binary cross-entropy on logits: logits (N,) or (N, 1), labels (N,) in [0, 1]."""
 
-    def check(self, logits: Array, labels: Array) -> None:
-        """See `check_probabilities`."""
-        check_probabilities("binary cross-entropy", logits, labels)
+    check = staticmethod(partial(check_probabilities, "binary cross-entropy"))
 
     def values(self, logits: Array, labels: Array) -> tuple[Array, Array]:
         """Losses and probabilities; the latter keep the logits' shape."""
@@ -178,9 +151,7 @@ class BCEWithLogitsLoss(Loss):
 class MSELoss(Loss):
     """Squared error: predictions (N,) or (N, 1), finite labels (N,)."""
 
-    def check(self, logits: Array, labels: Array) -> None:
-        """See `check_numbers`."""
-        check_numbers("squared error", logits, labels)
+    check = staticmethod(partial(check_numbers, "squared error"))
 
     def values(self, logits: Array, labels: Array) -> tuple[Array, Array]:
         """Losses, and a copy of the predictions, which is all that the gradient needs."""

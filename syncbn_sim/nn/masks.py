@@ -31,12 +31,9 @@ class Mask(NamedTuple):
         try:
             _positions_first(copy, self)[self.hidden] = 0
         except (IndexError, ValueError):
-            raise ShapeError(
-                "weights",
-                got=f"one per position, {self.hidden.shape}",
-                expected=f"({len(values)},) for a model with a layer that changes the positions, such as Flatten",
-                do="Give one weight per row.",
-            ) from None
+            got = f"one per position, {self.hidden.shape}"
+            expected = f"({len(values)},) for a model with a layer that changes the positions, such as Flatten"
+            raise ShapeError("weights", got=got, expected=expected, do="Give one weight per row.") from None
         return copy
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, NoReturn, Self
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -67,12 +67,19 @@ class Module:
         """Refuses the name that PyTorch would call."""
         super().__init_subclass__()
         if "forward" in vars(cls):
-            raise ArgumentError(
-                f"class {cls.__name__}",
-                got="a method forward",
-                expected="_forward(x, counts), returning y and what _backward(dy, context) needs",
-                do="Write that, or, to work on the output of a layer, __call__(x, weights=None).",
-            )
+            expected = "_forward(x, counts), returning y and what _backward(dy, context) needs"
+            do = "Write that, or, to work on the output of a layer, __call__(x, weights=None)."
+            raise ArgumentError(f"class {cls.__name__}", got="a method forward", expected=expected, do=do)
+
+    if not TYPE_CHECKING:  # which would then take every attribute for one that is there
+
+        def __getattr__(self, name: str) -> NoReturn:
+            """Told of what is not there: names the reason where that is all of a module."""
+            if "_contexts" not in vars(self) and not name.startswith("__"):
+                do = "Call super().__init__() first in the __init__ of that class."
+                got = f"{name!r} before Module.__init__ was called"
+                raise ArgumentError(f"class {type(self).__name__}", got=got, expected="a module that is set up", do=do)
+            raise AttributeError(f"{type(self).__name__!r} object has no attribute {name!r}", name=name, obj=self)
 
     def __call__(self, x: Array, weights: object | None = None) -> Array:
         """Runs the forward pass; `weights` are frequency weights, one per position or one per row (0 masks it)."""
@@ -84,12 +91,9 @@ class Module:
             x = mask.zeroed(x)
         given = self._forward(x, counts)
         if not (isinstance(given, tuple) and len(given) == 2 and isinstance(given[0], np.ndarray)):
-            raise ArgumentError(
-                f"{type(self).__name__}._forward",
-                got=f"a {type(given).__name__}",
-                expected="(y, context), an array and what _backward needs",
-                do="Return both: `return y, context`, or `return y, None`.",
-            )
+            subject, got = f"{type(self).__name__}._forward", f"a {type(given).__name__}"
+            do = "Return both: `return y, context`, or `return y, None`."
+            raise ArgumentError(subject, got=got, expected="(y, context), an array and what _backward needs", do=do)
         y, context = given
         if y.dtype is not x.dtype:
             y = y.astype(x.dtype, copy=False)
@@ -108,30 +112,20 @@ class Module:
         """
         dy = as_float_array(dy, "dy")
         if not self._contexts:
-            raise ContextError(
-                f"{type(self).__name__}.backward",
-                got="no forward pass to go back through",
-                expected="one forward for each backward",
-                do="Call the model first, outside nn.no_backward.",
-            )
+            subject, got = f"{type(self).__name__}.backward", "no forward pass to go back through"
+            do = "Call the model first, outside nn.no_backward."
+            raise ContextError(subject, got=got, expected="one forward for each backward", do=do)
         x_shape, y_shape, dtype, mask, context = self._contexts.pop()
         if dy.shape != y_shape:
-            raise ShapeError(
-                f"{type(self).__name__} dy",
-                got=dy.shape,
-                expected=f"{y_shape}, the shape of y",
-                do="Pass the gradient of the latest forward pass.",
-            )
+            subject, do = f"{type(self).__name__} dy", "Pass the gradient of the latest forward pass."
+            raise ShapeError(subject, got=dy.shape, expected=f"{y_shape}, the shape of y", do=do)
         if mask:
             dy = mask.zeroed(dy)
         dx = self._backward(dy, context)
         if np.shape(dx) != x_shape:
-            raise ShapeError(
-                f"{type(self).__name__}._backward",
-                got=f"a {type(dx).__name__} of {np.shape(dx)}",
-                expected=f"an array of {x_shape}, the shape of x",
-                do="Return d loss / d x.",
-            )
+            subject, got = f"{type(self).__name__}._backward", f"a {type(dx).__name__} of {np.shape(dx)}"
+            expected = f"an array of {x_shape}, the shape of x"
+            raise ShapeError(subject, got=got, expected=expected, do="Return d loss / d x.")
         if dx.dtype is not dtype:
             dx = dx.astype(dtype, copy=False)
         return mask.zeroed(dx) if mask else dx
@@ -148,9 +142,8 @@ class Module:
         raise NotImplementedError(f"{type(self).__name__} has no _backward(dy, context)")
 
     def __repr__(self) -> str:
-        children = "".join(
-            f"\n  ({name}): " + repr(child).replace("\n", "\n  ") for name, child in self.named_children()
-        )
+        indented = ((name, repr(child).replace("\n", "\n  ")) for name, child in self.named_children())
+        children = "".join(f"\n  ({name}): {child}" for name, child in indented)
         own = ", ".join(f"{name} {p.data.shape}" for name, p in vars(self).items() if isinstance(p, Parameter))
         return f"{type(self).__name__}({own}{children}{chr(10) if children else ''})"
 
@@ -173,12 +166,10 @@ class Module:
         """
         names = [each for each, _ in self.named_children()]
         if name not in names or not isinstance(module, Module):
-            raise ArgumentError(
-                f"{type(self).__name__}.replace_child",
-                got=f"{name!r} and a {type(module).__name__}",
-                expected=f"a child's name ({', '.join(names) or 'it has none'}) and a module",
-                do="named_children() lists the children; of a dotted name, call it on the child.",
-            )
+            subject, got = f"{type(self).__name__}.replace_child", f"{name!r} and a {type(module).__name__}"
+            expected = f"a child's name ({', '.join(names) or 'it has none'}) and a module"
+            do = "named_children() lists the children; of a dotted name, call it on the child."
+            raise ArgumentError(subject, got=got, expected=expected, do=do)
         self._place(name, module)
 
     def _place(self, name: str, module: Module) -> None:
@@ -187,27 +178,21 @@ class Module:
     def named_modules(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
         """This module ("") and all below it, by dotted name; a module used twice comes once, under its first name."""
         _check_nothing_hidden(self)
-        seen: set[int] = set()
-        for name, module in self._named_places(prefix):
-            if id(module) not in seen:
-                seen.add(id(module))
-                yield name, module
-
-    def _named_places(self, prefix: str = "") -> Iterator[tuple[str, Module]]:
-        yield prefix, self
-        for name, child in self.named_children():
-            yield from child._named_places(f"{prefix}.{name}" if prefix else name)
+        yield from self._places(prefix, set())
 
     def modules(self) -> Iterator[Module]:
         """This module and all below it, each once."""
-        waiting: list[Module] = [self]
-        seen: set[int] = set()
-        while waiting:
-            module = waiting.pop(0)
-            if id(module) not in seen:
-                seen.add(id(module))
-                yield module
-                waiting[:0] = [child for _, child in module.named_children()]
+        return (module for _, module in self._places("", set()))
+
+    def _places(self, prefix: str, seen: set[int] | None) -> Iterator[tuple[str, Module]]:
+        """Names and modules from here on, without those seen before; None: each under every name it has."""
+        if seen is not None:
+            if id(self) in seen:
+                return
+            seen.add(id(self))
+        yield prefix, self
+        for name, child in list(self.named_children()):  # whoever walks may change what is walked
+            yield from child._places(f"{prefix}.{name}" if prefix else name, seen)
 
     def parameters(self) -> list[Parameter]:
         """All parameters below this module, each once, in a fixed order.
@@ -217,17 +202,15 @@ class Module:
                 `eval`, `named_modules`, `state_dict` and `load_state_dict`.)
         """
         _check_nothing_hidden(self)
-        found = {}
-        for module in self.modules():
-            found.update({id(value): value for value in vars(module).values() if isinstance(value, Parameter)})
-        return list(found.values())
+        return list({id(parameter): parameter for parameter in self._parameters()}.values())
 
     def zero_grad(self) -> None:
         """Forgets all gradients."""
-        for module in self.modules():
-            for value in vars(module).values():
-                if isinstance(value, Parameter):
-                    value.grad = None
+        for parameter in self._parameters():
+            parameter.grad = None
+
+    def _parameters(self) -> Iterator[Parameter]:
+        return (value for module in self.modules() for value in vars(module).values() if isinstance(value, Parameter))
 
     def train(self, mode: bool = True) -> Self:
         """Training mode for this module and all below it; returns itself."""
@@ -242,7 +225,7 @@ class Module:
 
     def state_dict(self) -> dict[str, Array]:
         """Copies of all parameters and buffers by dotted name, PyTorch's names. A shared layer appears under each of its names."""
-        return {key: np.array(get()) for key, get, _ in self._state()}
+        return {key: np.array(getattr(owner, name)) for key, owner, name in self._state()}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Copies the arrays of a state dict into this module, keeping this module's dtypes. Nothing is changed on an error.
@@ -253,34 +236,27 @@ class Module:
         Raises:
             StateDictError: names are missing or unknown, a shape differs, or an entry is not numbers (a count: a whole number >= 0).
         """
-        entries = {key: (get, put) for key, get, put in self._state()}
+        entries = {key: (owner, name) for key, owner, name in self._state()}
         missing = sorted(key for key in entries if key not in state and key.split(".")[-1] != "num_batches_tracked")
         unknown = sorted((key for key in state if key not in entries), key=str)
         if missing or unknown:
-            raise StateDictError(
-                "state_dict",
-                got=f"missing {missing}, unknown {unknown}",
-                expected=f"exactly the names {sorted(entries)}",
-                do="Load it into a model of the same structure.",
-            )
-        converted = [(put, entry(key, state[key], get())) for key, (get, put) in entries.items() if key in state]
-        for put, array in converted:
-            put(array)
+            got, expected = f"missing {missing}, unknown {unknown}", f"exactly the names {sorted(entries)}"
+            do = "Load it into a model of the same structure."
+            raise StateDictError("state_dict", got=got, expected=expected, do=do)
+        converted = {key: entry(key, state[key], getattr(*place)) for key, place in entries.items() if key in state}
+        for key, array in converted.items():
+            setattr(*entries[key], array)
 
-    def _state(self) -> Iterator[tuple[str, Any, Any]]:
-        """Lists (dotted name, read, write) of every parameter and buffer."""
+    def _state(self) -> Iterator[tuple[str, Any, str]]:
+        """Lists (dotted name, object, its attribute) of the array of every parameter and buffer."""
         _check_nothing_hidden(self)
-        for prefix, module in self._named_places():
+        for prefix, module in self._places("", None):
             dotted = f"{prefix}." if prefix else ""
             for name, value in list(vars(module).items()):
                 if isinstance(value, Parameter):
-                    yield dotted + name, (lambda p=value: p.data), (lambda a, p=value: setattr(p, "data", a))
+                    yield dotted + name, value, "data"
                 elif name in module._buffers and value is not None:
-                    yield (
-                        dotted + name,
-                        (lambda m=module, n=name: getattr(m, n)),
-                        (lambda a, m=module, n=name: setattr(m, n, a)),
-                    )
+                    yield dotted + name, module, name
 
 
 def _check_nothing_hidden(model: Module) -> None:
@@ -291,9 +267,8 @@ def _check_nothing_hidden(model: Module) -> None:
             held = () if name == "_contexts" else inside(value)
             hidden = [each for each in held if isinstance(each, (Module, Parameter)) and id(each) not in known]
             if hidden:
-                raise ArgumentError(
-                    f"{type(module).__name__}.{name}",
-                    got=f"a {type(value).__name__} that holds a {type(hidden[0]).__name__}",
-                    expected="modules in an nn.ModuleList or nn.Sequential, or modules and parameters as attributes",
-                    do=f"Write self.{name} = nn.ModuleList(...), or make each an attribute: in a {type(value).__name__} it is not found.",
-                )
+                holder = f"a {type(value).__name__}"
+                expected = "modules in an nn.ModuleList or nn.Sequential, or modules and parameters as attributes"
+                do = f"Write self.{name} = nn.ModuleList(...), or make each an attribute: in {holder} it is not found."
+                subject, got = f"{type(module).__name__}.{name}", f"{holder} that holds a {type(hidden[0]).__name__}"
+                raise ArgumentError(subject, got=got, expected=expected, do=do)

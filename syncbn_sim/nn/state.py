@@ -20,16 +20,12 @@ def entry(key: str, given: Any, own: Array) -> Array:
         array = np.array(None)
     numbers = array.dtype.kind in "fiub"
     if not numbers or (counts and not np.all(np.isfinite(array) & (array >= 0) & (array == np.floor(array)))):
-        raise StateDictError(
-            subject,
-            got=repr(given)[:60],
-            expected="whole numbers >= 0" if counts else "numbers",
-            do="Pass what state_dict() returned, or PyTorch's with each tensor's .numpy().",
-        )
+        expected = "whole numbers >= 0" if counts else "numbers"
+        do = "Pass what state_dict() returned, or PyTorch's with each tensor's .numpy()."
+        raise StateDictError(subject, got=repr(given)[:60], expected=expected, do=do)
     if array.shape != own.shape and not (array.shape == (1,) and own.shape == ()):
-        raise StateDictError(
-            subject, got=f"shape {array.shape}", expected=str(own.shape), do="Load it into a model of the same sizes."
-        )
+        do = "Load it into a model of the same sizes."
+        raise StateDictError(subject, got=f"shape {array.shape}", expected=str(own.shape), do=do)
     return array.reshape(own.shape).astype(own.dtype)
 
 

@@ -36,12 +36,9 @@ class Talker:
         super().__init_subclass__()
         order = cls.__mro__
         if Module in order and order.index(Module) < order.index(Talker):
-            raise ArgumentError(
-                f"class {cls.__name__}",
-                got="the layer before SharedSums, whose sums over the ranks would never be asked",
-                expected="SharedSums first",
-                do=f"Write class {cls.__name__}(nn.SharedSums, ...).",
-            )
+            got = "the layer before SharedSums, whose sums over the ranks would never be asked"
+            do = f"Write class {cls.__name__}(nn.SharedSums, ...)."
+            raise ArgumentError(f"class {cls.__name__}", got=got, expected="SharedSums first", do=do)
         cls.__signature__ = None
         if cls.__init__ is Talker.__init__:
             _, *arguments = inspect.signature(super().__init__).parameters.values()

@@ -20,28 +20,32 @@ class Optimizer:
     to it finds it copied in at the next step.
 
     Attributes:
-        lr: the learning rate; assign to it, or let a schedule do so.
+        lr: the learning rate, 0 or above; assign to it, or let a schedule do so.
         steps: number of steps taken.
     """
 
     def __init__(self, parameters: Sequence[Parameter], lr: float) -> None:
-        if not 0 <= lr < math.inf:
-            raise ArgumentError(
-                "lr",
-                got=lr,
-                expected="a finite number, 0 or above",
-                do="1e-3 is a usual start for Adam, 1e-1 for SGD; 0 moves nothing.",
-            )
         self.parameters = list(parameters)
         if not self.parameters:
-            raise ArgumentError(
-                "parameters", got="none", expected="at least one Parameter", do="Pass model.parameters()."
-            )
+            do = "Pass model.parameters()."
+            raise ArgumentError("parameters", got="none", expected="at least one Parameter", do=do)
         self.lr = lr
         self.steps = 0
         self._value, self._gradient = self.zeros(), self.zeros()
         self._packed = np.zeros(self._value.size)
         self._views = self._split()
+
+    @property
+    def lr(self) -> float:
+        """The learning rate."""
+        return self._lr
+
+    @lr.setter
+    def lr(self, lr: float) -> None:
+        if not 0 <= lr < math.inf:
+            do = "1e-3 is a usual start for Adam, 1e-1 for SGD; 0 moves nothing. A schedule returns a factor of it."
+            raise ArgumentError("lr", got=lr, expected="a finite number, 0 or above", do=do)
+        self._lr = lr
 
     def pack_gradients(self, *extra: float) -> Array:
         """This rank's gradients one after the other, then `extra`, as float64, in a buffer that the next call fills anew.
@@ -62,15 +66,11 @@ class Optimizer:
         Raises:
             ShapeError: a gradient of another shape.
         """
-        if (
-            gradient is not None and np.shape(gradient) != self._value.shape
-        ):  # a number would be spread over all of them
-            raise ShapeError(
-                "gradient",
-                got=f"shape {np.shape(gradient)}",
-                expected=f"{self._value.shape}, a number for each weight",
-                do="adjust= returns the gradient it was told, changed: not the factor by which.",
-            )
+        # A number would be spread over all of them.
+        if gradient is not None and np.shape(gradient) != self._value.shape:
+            got, expected = f"shape {np.shape(gradient)}", f"{self._value.shape}, a number for each weight"
+            do = "adjust= returns the gradient it was told, changed: not the factor by which."
+            raise ShapeError("gradient", got=got, expected=expected, do=do)
         self.steps += 1
         self._adopt()
         self._gradient[...] = self.pack_gradients() if gradient is None else gradient

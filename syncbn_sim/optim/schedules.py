@@ -20,12 +20,8 @@ def linear_decay(total_steps: int, warmup_steps: int = 0) -> Schedule:
         ArgumentError: the warm-up does not end before training does.
     """
     if not 0 <= warmup_steps < total_steps:
-        raise ArgumentError(
-            "warmup_steps",
-            got=warmup_steps,
-            expected=f"0 to {total_steps - 1}",
-            do="Warm up for a tenth of the steps, say.",
-        )
+        expected, do = f"0 to {total_steps - 1}", "Warm up for a tenth of the steps, say."
+        raise ArgumentError("warmup_steps", got=warmup_steps, expected=expected, do=do)
 
     def factor(step: int) -> float:
         if step < warmup_steps:

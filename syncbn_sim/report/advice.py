@@ -38,11 +38,8 @@ LIMITS = (
 
 def _verdict(job: Job) -> str:
     local, joined = job.local.effective_rows, job.joined.effective_rows
-    who = (
-        "all devices"
-        if job.group is None or job.group.rows == job.joined.rows
-        else f"groups of {_devices(job.group, job)}"
-    )
+    group = _devices(job)
+    who = "all devices" if group == job.devices else f"groups of {group}"
     price = f"synchronising {who} takes {100 * job.share:.3g} % of a step"
     below = f"a local batch is worth {local:.1f} rows, fewer than {ENOUGH}"
     if job.rows == 1 and job.verdict != "alone":
@@ -58,14 +55,11 @@ def _verdict(job: Job) -> str:
 
 
 def _rows(job: Job) -> list[str]:
-    lines = [f"{ENOUGH} rows are {WHY_ENOUGH}."]
-    local, joined = job.local, job.joined
+    enough, local, joined = f"{ENOUGH} rows are {WHY_ENOUGH}.", job.local, job.joined
     if job.as_if_shuffled:
-        return [
-            f"Rows stand as if shuffled: design effect {local.design_effect:.2f}, {_worth(local, 'a local batch')}.",
-            *lines,
-        ]
-    lines.append(f"Locally: {_worth(local, 'a batch')}; {_effect(local, job)}.")
+        shuffled = f"Rows stand as if shuffled: design effect {local.design_effect:.2f}"
+        return [f"{shuffled}, {_worth(local, 'a local batch')}.", enough]
+    lines = [enough, f"Locally: {_worth(local, 'a batch')}; {_effect(local, job)}."]
     if job.devices > 1:
         lines.append(f"Together: {_worth(joined, 'the joined batch')}; {_effect(joined, job)}.")
     return lines
@@ -95,20 +89,21 @@ def _steadiness(job: Job) -> list[str]:
     ]
     if job.group and job.verdict in ("cheap", "dear"):
         worth = job.group.effective_rows
-        aim = f"{max(job.rows, ENOUGH)}" if worth >= max(job.rows, ENOUGH) * (1 - 1e-9) else f"{ENOUGH}"
-        count = f"{_devices(job.group, job)} of {job.devices}"
+        aim = max(job.rows, ENOUGH) if worth >= max(job.rows, ENOUGH) * (1 - 1e-9) else ENOUGH
+        count = f"{_devices(job)} of {job.devices}"
         lines.append(f"The smallest group of neighbours worth {aim} rows or more: {count}, worth {worth:.1f}.")
     return lines
 
 
-def _devices(group: Behind, job: Job) -> str:
-    return f"{group.rows // job.rows}"
+def _devices(job: Job) -> int:
+    """How many would synchronise: the smallest group that is worth enough, or all."""
+    return job.group.rows // job.rows if job.group else job.devices
 
 
 def _time(job: Job, link: Link | Topology) -> list[str]:
     everyone = job.cost_of(job.devices)
     lines = [f"All {job.devices} devices: {_price(everyone, job)}."]
-    group = job.group.rows // job.rows if job.group else job.devices
+    group = _devices(job)
     if group < job.devices and job.verdict in ("cheap", "dear"):
         lines.append(f"Groups of {group}: {_price(job.cost, job)}." if group > 1 else "One device alone needs no talk.")
     missing = [
@@ -132,10 +127,9 @@ def _alternatives(job: Job) -> str:
     if job.local.design_effect > 1 + AS_SHUFFLED:
         if job.window:
             size, b = job.window
-            options.append(
-                f"shuffling in a window of {size:,} rows per device (S = {b.cluster_size:.1f}, {b.rows} rows worth {b.effective_rows:.1f}"
-                + (f", though {b.rows} can't be {ENOUGH})" if b.rows < ENOUGH else ")")
-            )
+            worth = f"S = {b.cluster_size:.1f}, {b.rows} rows worth {b.effective_rows:.1f}"
+            worth += f", though {b.rows} can't be {ENOUGH}" if b.rows < ENOUGH else ""
+            options.append(f"shuffling in a window of {size:,} rows per device ({worth})")
         else:
             options.append("no shuffle window, up to a million rows or to those of one device, does it")
     if job.larger_batch:

@@ -11,26 +11,14 @@ from .tables import aligned
 
 def cluster_table(costs: Mapping[str, Mapping[int, StepCost]], compute: float) -> str:
     """Talk per step, its share, and the compute from which it stays cheap, by devices and wire format."""
-    header = [
-        "devices",
-        "wire format",
-        "talk per step, ms",
-        f"share of a step ({1e3 * compute:g} ms compute)",
-        f"at most {100 * CHEAP:g} % from, ms",
-    ]
-    devices = next(iter(costs.values()))
-    rows = [
-        [
-            f"{p:,}",
-            wire,
-            f"{1e3 * c[p].seconds:.3g}",
-            f"{100 * c[p].share(compute):.1f} %",
-            f"{1e3 * c[p].compute_for(CHEAP):.3g}",
-        ]
-        for p in devices
-        for wire, c in costs.items()
-    ]
-    return "\n".join(aligned([header, *rows]))
+    of_a_step = f"share of a step ({1e3 * compute:g} ms compute)"
+    rows = [["devices", "wire format", "talk per step, ms", of_a_step, f"at most {100 * CHEAP:g} % from, ms"]]
+    for devices in next(iter(costs.values())):
+        for wire, by_devices in costs.items():
+            cost = by_devices[devices]
+            talk, share, from_on = cost.seconds, cost.share(compute), cost.compute_for(CHEAP)
+            rows.append([f"{devices:,}", wire, f"{1e3 * talk:.3g}", f"{100 * share:.1f} %", f"{1e3 * from_on:.3g}"])
+    return "\n".join(aligned(rows))
 
 
 def left_out(link: Link | Topology, ranks: int) -> list[str]:

@@ -6,7 +6,8 @@ import json
 import math
 import tempfile
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -25,12 +26,10 @@ def result_json(results: Sequence[Any]) -> str:
     try:
         return json.dumps([_plain(asdict(result)) for result in results], indent=1, allow_nan=False) + "\n"
     except TypeError as error:
-        raise ArgumentError(
-            "result",
-            got=f"{', '.join(type(result).__name__ for result in results)} ({error})",
-            expected="a dataclass of numbers, texts, lists, dicts, arrays and Estimates",
-            do="Return one from run, on rank 0 at least.",
-        ) from error
+        got = f"{', '.join(type(result).__name__ for result in results)} ({error})"
+        expected = "a dataclass of numbers, texts, lists, dicts, arrays and Estimates"
+        do = "Return one from run, on rank 0 at least."
+        raise ArgumentError("result", got=got, expected=expected, do=do) from error
 
 
 def _plain(value: Any) -> Any:
@@ -60,12 +59,9 @@ def _toml(name: str, value: Any) -> str:
         return repr(float(value))  # JSON would write Infinity
     if isinstance(value, str | int):
         return json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
-    raise ArgumentError(
-        f"option {name}",
-        got=repr(value),
-        expected="a number, a text, true or false, or a tuple of these",
-        do="Declare it as one of them in Config, and make of it what you need in run: config.toml must hold it.",
-    )
+    expected = "a number, a text, true or false, or a tuple of these"
+    do = "Declare it as one of them in Config, and make of it what you need in run: config.toml must hold it."
+    raise ArgumentError(f"option {name}", got=repr(value), expected=expected, do=do)
 
 
 def check_writable(folder: Path, what: str) -> None:
@@ -74,10 +70,8 @@ def check_writable(folder: Path, what: str) -> None:
     Raises:
         DataError: it is not there, or cannot be written into.
     """
-    try:
+    with _writing(what, folder):
         tempfile.TemporaryFile(dir=folder).close()
-    except OSError as error:
-        raise _unwritable(what, folder, "a folder", error) from error
 
 
 def check_out(out: Path) -> None:
@@ -99,7 +93,7 @@ def write_run(out: Path, name: str, files: Mapping[str, bytes]) -> Path:
     Raises:
         DataError: it cannot be written.
     """
-    try:
+    with _writing("out", out):
         out.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=f".{name}-", suffix=".partial", dir=out) as hidden:
             # Inside, since the hidden one is for this user's eyes alone.
@@ -108,8 +102,6 @@ def write_run(out: Path, name: str, files: Mapping[str, bytes]) -> Path:
             for file, content in files.items():
                 (complete / file).write_bytes(content)
             return _renamed(complete, out / f"{name}-{time.strftime('%Y%m%d-%H%M%S')}")
-    except OSError as error:
-        raise _unwritable("out", out, "a folder", error) from error
 
 
 def _renamed(complete: Path, folder: Path) -> Path:
@@ -131,16 +123,16 @@ def write_figure(path: Path, png: bytes) -> None:
     Raises:
         DataError: it cannot be written.
     """
-    try:
+    with _writing("figure", path, "a file"):
         path.write_bytes(png)
+
+
+@contextmanager
+def _writing(what: str, path: Path, kind: str = "a folder") -> Iterator[None]:
+    """Says which place it is that cannot be written."""
+    try:
+        yield
     except OSError as error:
-        raise _unwritable("figure", path, "a file", error) from error
-
-
-def _unwritable(what: str, path: Path, kind: str, error: OSError) -> DataError:
-    return DataError(
-        what,
-        got=f"{path} ({error.strerror})",
-        expected=f"{kind} that can be written",
-        do="Choose another one, or make the folder first: mkdir -p.",
-    )
+        got, expected = f"{path} ({error.strerror})", f"{kind} that can be written"
+        do = "Choose another one, or make the folder first: mkdir -p."
+        raise DataError(what, got=got, expected=expected, do=do) from error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
@@ -52,6 +52,12 @@ def sheet(width: float, height: float, rows: int = 1, columns: int = 1, **how: A
     return figure, axes[0, 0] if axes.size == 1 else axes
 
 
+def titled(axes: Axes, title: str, grid: Literal["both", "x"] = "both") -> None:
+    """A title in small print on the left, and a faint grid."""
+    axes.set_title(title, fontsize=11, loc="left")
+    axes.grid(alpha=0.25, axis=grid)
+
+
 def png(figure: Figure) -> bytes:
     """The file."""
     out = io.BytesIO()
@@ -85,24 +91,17 @@ def cluster_share(costs: Mapping[str, Mapping[int, StepCost]], compute: float, t
     """
     figure, axes = sheet(8, 4.6)
     shares = {name: [100 * cost.share(compute) for cost in found.values()] for name, found in costs.items()}
-    for (name, by_devices), colour, marker in zip(
-        costs.items(), ("#0072B2", "#D55E00", "#555555"), "os^", strict=False
-    ):
-        axes.plot(
-            list(by_devices),
-            shares[name],
-            marker=marker,
-            color=colour,
-            label=f"{name}, {next(iter(by_devices.values())).collectives} calls per step",
-        )
+    looks = zip(("#0072B2", "#D55E00", "#555555"), "os^", strict=True)
+    for (name, by_devices), (colour, marker) in zip(costs.items(), looks, strict=False):
+        label = f"{name}, {next(iter(by_devices.values())).collectives} calls per step"
+        axes.plot(list(by_devices), shares[name], marker=marker, color=colour, label=label)
     for line, style in ((0, "-"), (100 * CHEAP, ":")):
         axes.axhline(line, color="black", linewidth=1, linestyle=style)
     axes.set_xscale("log", base=2)
     axes.margins(0.06)
     axes.set_xlabel("devices")
     axes.set_ylabel(f"synchronising, % of a step{stretched(axes, 'y', np.concatenate(list(shares.values())))}")
-    axes.set_title(title, fontsize=11, loc="left")
-    axes.grid(alpha=0.25)
+    titled(axes, title)
     axes.legend(fontsize=9)
     return png(figure)
 
@@ -117,15 +116,10 @@ def space_time(name: str, ranks: int, elements: int) -> bytes:
     promised = cost(name, ranks, 8 * elements)
     figure, axes = sheet(min(4 + 0.5 * promised.rounds, 14), 1.5 + 0.4 * ranks)
     longest, aside = max((m.bytes for m in sent), default=0), max(0.2, 0.015 * promised.rounds)
+    arrow = {"arrowstyle": "-|>", "color": "#0072B2", "shrinkA": 0, "shrinkB": 0}
     for m in sent:
-        arrow = {
-            "arrowstyle": "-|>",
-            "color": "#0072B2",
-            "linewidth": 0.4 + 2.2 * m.bytes / longest,
-            "shrinkA": 0,
-            "shrinkB": 0,
-        }
-        axes.annotate("", (m.round, m.dest), (m.round - 1, m.source), arrowprops=arrow)
+        wide = {"linewidth": 0.4 + 2.2 * m.bytes / longest}
+        axes.annotate("", (m.round, m.dest), (m.round - 1, m.source), arrowprops=arrow | wide)
     axes.hlines(range(ranks), 0, promised.rounds, color="#bbbbbb", linewidth=0.8, zorder=0)
     axes.set_xlim(-aside, promised.rounds + aside)
     axes.set_ylim(ranks - 0.6, -0.4)

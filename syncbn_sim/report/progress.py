@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from math import prod
 from pathlib import Path
 from types import MappingProxyType
@@ -67,13 +67,18 @@ class Progress:
         from tqdm import tqdm
 
         with tqdm(desc=title, unit="step", leave=False, mininterval=0.3) as bar:
-            pace = _Pace()
+            first, told = time.perf_counter(), False
 
             def on_step(done: int, total: int, what: str = "") -> None:
+                nonlocal first, told
+                now = time.perf_counter()
                 if done == 1:
                     bar.reset()
-                if (seconds := pace.announces(done, total)) is not None:
-                    bar.write(_announced(title, factors, fewer, total, seconds), file=bar.fp)
+                    first = now
+                elif not told and (done > ENOUGH_STEPS or now - first > ENOUGH_SECONDS):
+                    told, seconds = True, (now - first) / (done - 1) * total
+                    if seconds > LONG:
+                        bar.write(_announced(title, factors, fewer, total, seconds), file=bar.fp)
                 # Of a user's own log it depends a little on the seed: the split is by entity.
                 bar.total = total
                 bar.set_postfix_str(what, refresh=False)
@@ -85,29 +90,9 @@ class Progress:
 SILENT = Progress()
 
 
-@dataclass
-class _Pace:
-    """How long all steps will take, said once, if long."""
-
-    first: float = field(default_factory=time.perf_counter)
-    told: bool = False
-
-    def announces(self, done: int, total: int) -> float | None:
-        """The seconds of all steps, at the moment when it is to be said."""
-        now = time.perf_counter()
-        if done == 1:
-            self.first = now
-        elif not self.told and (done > ENOUGH_STEPS or now - self.first > ENOUGH_SECONDS):
-            self.told = True
-            seconds = (now - self.first) / (done - 1) * total
-            return seconds if seconds > LONG else None
-        return None
-
-
 def _announced(title: str, factors: Mapping[str, int], fewer: str, total: int, seconds: float) -> str:
     counts = [f"{count} {name}" for name, count in factors.items()]
     product = f" ({' x '.join([*counts, f'{total // prod(factors.values()):,}'])})" if counts else ""
-    return (
-        f"{title}: {total:,} steps{product}, about {max(1, round(seconds / 60)):,} min at the pace of the first ones."
-        + (f" Fewer: {fewer}." if fewer else "")
-    )
+    minutes = max(1, round(seconds / 60))
+    text = f"{title}: {total:,} steps{product}, about {minutes:,} min at the pace of the first ones."
+    return f"{text} Fewer: {fewer}." if fewer else text

@@ -53,21 +53,14 @@ def intra_class_correlation(x: Array, entity: Array) -> Array:
     """
     x = as_float_array(x).astype(np.float64)
     if entity.shape != x.shape[:1]:
-        raise ShapeError(
-            "entity",
-            got=entity.shape,
-            expected=f"{x.shape[:1]}, one label per row",
-            do="Pass one label for each row of x.",
-        )
+        expected, do = f"{x.shape[:1]}, one label per row", "Pass one label for each row of x."
+        raise ShapeError("entity", got=entity.shape, expected=expected, do=do)
     _, group, sizes = np.unique(entity, return_inverse=True, return_counts=True)
     groups, rows = len(sizes), len(entity)
     if groups < 2 or rows == groups:
-        raise CountError(
-            "entity",
-            got=f"{groups} entities in {rows} rows",
-            expected="two entities or more, one of them with two rows",
-            do="Without repeated entities there is no correlation to measure.",
-        )
+        got, expected = f"{groups} entities in {rows} rows", "two entities or more, one of them with two rows"
+        do = "Without repeated entities there is no correlation to measure."
+        raise CountError("entity", got=got, expected=expected, do=do)
     centred = (x - x.mean(axis=0)).reshape(rows, -1)
     order = np.argsort(group, kind="stable")
     starts = np.concatenate([[0], np.cumsum(sizes)[:-1]])
@@ -110,12 +103,8 @@ def cluster_size(batches: Iterable[Array]) -> float:
             counts = np.unique(entity, return_counts=True)[1].astype(np.float64)
             sizes.append(float((counts**2).sum() / counts.sum()))
     if not sizes:
-        raise CountError(
-            "batches",
-            got="no rows",
-            expected="at least one batch with a row",
-            do="Pass the entity labels of each batch.",
-        )
+        expected, do = "at least one batch with a row", "Pass the entity labels of each batch."
+        raise CountError("batches", got="no rows", expected=expected, do=do)
     return float(np.mean(sizes))
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ..arrays import Array
+
 
 @dataclass(frozen=True)
 class Estimate:
@@ -44,11 +46,7 @@ def mean_interval(values: Sequence[float], least: float = -np.inf, most: float =
         least: the smallest possible value, such as 0 for an accuracy.
         most: the largest.
     """
-    mean, k, each = float(np.mean(values)), len(values), tuple(float(value) for value in values)
-    if k < 2:
-        return Estimate(mean, None, None, each)
-    half = t_quantile(k - 1) * float(np.std(values, ddof=1)) / k**0.5
-    return Estimate(mean, max(mean - half, least), min(mean + half, most), each)
+    return _estimate(float(np.mean(values)), values, least, most, tuple(float(value) for value in values))
 
 
 def ratio_interval(
@@ -73,9 +71,16 @@ def ratio_interval(
     if whole.mean <= 0 or (whole.low is not None and whole.low <= 0):
         return None
     ratio = float(np.mean(parts)) / whole.mean
-    k = len(parts)
-    if k < 2:
-        return Estimate(ratio, None, None)
     residuals = np.asarray(parts) - ratio * np.asarray(wholes)
-    half = t_quantile(k - 1) * float(np.std(residuals, ddof=1)) / k**0.5 / whole.mean
-    return Estimate(ratio, max(ratio - half, least / whole.mean), min(ratio + half, most / whole.mean))
+    return _estimate(ratio, residuals / whole.mean, least / whole.mean, most / whole.mean)
+
+
+def _estimate(
+    mean: float, scattered: Sequence[float] | Array, least: float, most: float, values: tuple[float, ...] = ()
+) -> Estimate:
+    """Mean +- t sd / sqrt(k), with the sd of k scattered numbers."""
+    k = len(scattered)
+    if k < 2:
+        return Estimate(mean, None, None, values)
+    half = t_quantile(k - 1) * float(np.std(scattered, ddof=1)) / k**0.5
+    return Estimate(mean, max(mean - half, least), min(mean + half, most), values)

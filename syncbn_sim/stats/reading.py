@@ -13,7 +13,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
 
 import numpy as np
 
@@ -25,40 +24,13 @@ NUMBERS = 1 << 20  # rows that they hold together
 FEWEST = 400  # their least number
 
 
-class Reading(Protocol):
-    """An order in which a population's rows are read.
-
-    Attributes:
-        total: N, the number of rows; infinite where entities are too many to meet by chance.
-        same: P, the chance that two different rows are of one entity.
-    """
-
-    @property
-    def total(self) -> float:
-        """N."""
-        ...
-
-    @property
-    def same(self) -> float:
-        """P."""
-        ...
-
-    def cluster_size(self, rows: int, readers: int = 1, of: int | None = None) -> float:
-        """Computes S of the joined batch of the first `readers` of `of` readers (default: all of them), n rows each."""
-        ...
-
-    def windowed(self, window: int) -> Reading:
-        """The same order, shuffled inside windows of so many rows."""
-        ...
-
-
 @dataclass(frozen=True)
 class LagReading:
     """An order known by formula.
 
     Attributes:
-        total: N.
-        same: P.
+        total: N, the number of rows; infinite where entities are too many to meet by chance.
+        same: P, the chance that two different rows are of one entity.
         at: lags >= 0 -> chance that rows so far apart are of one entity; 1 at lag 0.
     """
 
@@ -67,7 +39,10 @@ class LagReading:
     at: Callable[[Array], Array]
 
     def cluster_size(self, rows: int, readers: int = 1, of: int | None = None) -> float:
-        """Exact: n W at lag 0 and twice the pairs at each other lag, inside a stretch and between stretches."""
+        """Computes S of the joined batch of the first `readers` of `of` readers (default: all of them), n rows each.
+
+        Exact: n W at lag 0 and twice the pairs at each other lag, inside a stretch and between stretches.
+        """
         inside = np.arange(1.0, rows)
         meetings = readers * (rows + 2 * float(((rows - inside) * self.at(inside)).sum()))
         across = np.arange(1.0 - rows, rows)
@@ -78,7 +53,10 @@ class LagReading:
         return meetings / (rows * readers)
 
     def windowed(self, window: int) -> LagReading:
-        """Rows i and i + lag stand j = lag // w or j + 1 windows apart, and anywhere in them."""
+        """The same order, shuffled inside windows of so many rows.
+
+        Rows i and i + lag then stand j = lag // w or j + 1 windows apart, and anywhere in them.
+        """
 
         def between(windows: Array) -> Array:
             """Chance of one entity for two rows drawn from windows so far apart (0: two rows of one window)."""
@@ -195,6 +173,11 @@ class MeasuredReading:
         places = np.arange(len(self.entity)) // window + np.random.default_rng(SEED).random(len(self.entity))
         order = np.argsort(places, kind="stable")
         return MeasuredReading(self.entity[order], None if self.columns is None else self.columns[order])
+
+
+# An order in which a population's rows are read. What is asked of both kinds: `total`, N, infinite where entities are too many to
+# meet by chance; `same`, P, the chance that two different rows are of one entity; and the methods.
+Reading = LagReading | MeasuredReading
 
 
 def _begins(total: int, count: int) -> Array:

@@ -10,7 +10,7 @@ import math
 import numpy as np
 
 from ..arrays import Array
-from ..errors import ArgumentError
+from ..errors import ArgumentError, check_whole
 
 
 def check_momentum(momentum: float | None) -> None:
@@ -20,12 +20,9 @@ def check_momentum(momentum: float | None) -> None:
         ArgumentError: negative, above 1 or NaN.
     """
     if momentum is not None and not 0 <= momentum <= 1:
-        raise ArgumentError(
-            "momentum",
-            got=momentum,
-            expected="a number from 0 to 1, or None for the cumulative average",
-            do="It is the weight of the new value: 0.1 here is what Keras calls 0.9.",
-        )
+        expected = "a number from 0 to 1, or None for the cumulative average"
+        do = "It is the weight of the new value: 0.1 here is what Keras calls 0.9."
+        raise ArgumentError("momentum", got=momentum, expected=expected, do=do)
 
 
 def updated(old: Array, new: Array, momentum: float | None, batches: int | Array) -> Array:
@@ -67,11 +64,9 @@ def debias(value: Array, initial: float, momentum: float, batches: int) -> Array
     Raises:
         ArgumentError: no batch has been seen, or none has counted (a = 0), so nothing but the initial value is there.
     """
-    if batches < 1:
-        raise ArgumentError("batches", got=batches, expected="at least 1", do="Average a batch first.")
+    check_whole("batches", batches, do="Average a batch first.")
     left = initial_weight(momentum, batches)
     if left == 1:
-        raise ArgumentError(
-            "momentum", got=momentum, expected="a number above 0", do="With 0 no batch has moved the running value."
-        )
+        do = "With 0 no batch has moved the running value."
+        raise ArgumentError("momentum", got=momentum, expected="a number above 0", do=do)
     return (value - left * initial) / (1.0 - left)

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..arrays import Array
 from ..comm.base import Communicator
+from ..errors import ArgumentError
 from ..nn.contexts import check_no_contexts, clear_contexts
 from ..nn.losses import Loss
 from ..nn.module import Module
@@ -50,12 +51,17 @@ def step(
 
     Raises:
         ContextError: earlier forward passes are still waiting for their backward pass.
+        ArgumentError: the optimiser was built over another model's parameters.
     """
     check_no_contexts(model)
     model.zero_grad()  # what an earlier backward pass has left is not this batch's
     try:
         loss_sum, count = loss(model(x, weights), y, weights)
         model.backward(loss.backward())
+        if count > 0 and all(parameter.grad is None for parameter in optimizer.parameters):
+            expected, do = "the model's: nothing would be trained", "Build it over model.parameters()."
+            got = "parameters of which none has a gradient"
+            raise ArgumentError("optimizer", got=got, expected=expected, do=do)
     except BaseException:
         clear_contexts(model)
         raise

@@ -153,6 +153,19 @@ def test_ranks_are_stuck_only_if_seen_in_the_same_calls_twice() -> None:
     assert found[-2:] == [True, True]
 
 
+@pytest.mark.parametrize("late", [0, 1])
+def test_of_two_that_disagree_the_same_one_is_marked_whoever_comes_last(late: int) -> None:
+    def body(comm):
+        while comm.rank == late and not comm.group.arrived:
+            time.sleep(0)
+        return comm.allgather(np.ones(1)) if comm.rank == 0 else comm.barrier()
+
+    with pytest.raises(CollectiveMismatchError) as caught:
+        launch(body, 2, "threads")
+    assert "rank 0: allgather" in str(caught.value)
+    assert "rank 1 (differs): barrier" in str(caught.value)
+
+
 def test_who_is_absent_has_not_announced_that_call() -> None:
     notices = np.zeros((3, _DEPTH + 1), _NOTICE)
     boards = []

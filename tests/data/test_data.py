@@ -28,8 +28,12 @@ def test_every_rank_gets_equally_many_batches_and_every_row_comes_once(total: in
 
 
 def test_batches_refuse() -> None:
-    with pytest.raises(ArgumentError, match="at least 1 row"):
+    with pytest.raises(ArgumentError, match="rows: got 0, expected a whole number of at least 1"):
         list(data.batches(np.arange(3), 0, 1, 0))
+    for count in (-1, 1.5):  # no pass at all is a number of passes; fewer are not
+        with pytest.raises(ArgumentError, match=f"count: got {count}, expected a whole number of at least 0"):
+            list(data.epochs(data.iid, np.arange(3), 0, 1, 1, count, [0]))
+    assert list(data.epochs(data.iid, np.arange(3), 0, 1, 1, 0, [0])) == []
     for rank, size in ((2, 2), (-1, 2), (0, 0)):
         with pytest.raises(ArgumentError, match="rank: got"):
             list(data.batches(np.arange(3), rank, size, 1))

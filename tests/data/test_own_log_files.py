@@ -179,6 +179,13 @@ def test_identifiers_beyond_the_digits_of_float32(tmp_path: Path) -> None:
         assert any("'empty' has no value" in note for note in log.notes)
 
 
+def test_a_column_without_a_name_is_no_label(tmp_path: Path) -> None:
+    """The index that pandas writes by default, in a log that is only to be measured."""
+    log = read(tmp_path / "index.csv", table({"": RNG.normal(size=ROWS).tolist(), **COLUMNS}), label="")
+    assert log.kind == "none"
+    assert log.names[0] == ""
+
+
 def test_a_tab_may_be_spelled(tmp_path: Path) -> None:
     for delimiter in ("\t", "\\t"):
         log = read(tmp_path / "a.csv", table(COLUMNS, delimiter="\t"), delimiter=delimiter)

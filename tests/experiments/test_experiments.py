@@ -101,6 +101,7 @@ WRONG = (
     (["path.py"], "option of: got PosixPath('x'), expected a number, a text"),
     (["no_result.py"], "result: got NoneType"),
     (["odd_result.py"], "result: got "),
+    (["no_parts.py"], "small_batches.parts: got none, expected a config for each run"),
     (["table.py"], "small_batches.table: got a list, expected a str"),
     (["figure.py"], "small_batches.figure: got a NoneType, expected a bytes"),
     (
@@ -109,7 +110,7 @@ WRONG = (
     ),
     ([f"{NAME}.py", "--config", ""], "--config: got "),
     ([f"{NAME}.py", "--row", "0"], "Perhaps you meant"),
-    ([f"{NAME}.py", "--rows", "0"], "rows: got 0, expected at least 1"),
+    ([f"{NAME}.py", "--rows", "0"], "rows: got 0, expected a whole number of at least 1"),
 )
 
 
@@ -127,6 +128,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("no_dataclass", "@dataclass(frozen=True)\nclass Config", "class Config"),
         ("slash", f'name="{NAME}"', 'name="a/b"'),
         ("path", seeds, f"{seeds}    of: Path = Path('x')\n"),
+        ("no_parts", f'name="{NAME}"', f'name="{NAME}", parts=lambda config: []'),
         ("no_result", result, f"    return None\n{result}"),
         ("odd_result", result, f"    config = Config()\n    object.__setattr__(config, 'rows', {{1}})\n{result}"),
         ("table", "    rows = [[", "    return []\n    rows = [["),
@@ -310,8 +312,8 @@ def test_a_new_norm_is_one_row(house: Path, tmp_path: Path) -> None:
     """In the copy's table, and with that in help, errors, table, sentence and figure."""
     file = house / "syncbn_sim/experiments/norms.py"
     before = file.read_text()
-    build = "lambda w, m, d, comm: nn.BatchNorm(w, eps=1.0, momentum=m, dtype=d)"
-    row = f'    "twice": Norm("BN of twice x", "batch norm with a large eps", "#CC79A7", {build}, uses_batch=True),\n'
+    layer = "lambda width, **how: nn.BatchNorm(width, eps=1.0, **how)"
+    row = f'    "twice": Norm("BN of twice x", "batch norm with a large eps", "#CC79A7", {layer}, uses_batch=True),\n'
     file.write_text(before.replace("\n}\nCOLOURS", f"\n{row}}}\nCOLOURS"))
     try:
         arms = "sorted+local,iid+sync,iid+twice,sorted+sync,sorted+twice"

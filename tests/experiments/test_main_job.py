@@ -184,6 +184,20 @@ def test_bad_option_under_mpirun_is_explained_once() -> None:
     assert done.stderr.count("Did you mean") == 1
 
 
+@pytest.mark.parametrize(
+    ("wrong", "message"), [(["--arms", "sorted+snyc"], "Did you mean 'sorted+sync'"), (["--sedes", "3"], "--sedes")]
+)
+def test_bad_option_of_one_rank_alone_is_explained(wrong: list[str], message: str, tmp_path: Path) -> None:
+    """As mpirun starts programs of different options, one behind the other; rank 0 has nothing to complain of."""
+    right = [sys.executable, SCRIPT, *QUICK, "--out", str(tmp_path)]
+    done = run_mpi(1, SCRIPT, *right[2:], ":", "-n", "1", *right, ":", "-n", "1", *right, *wrong)
+    assert done.returncode != 0
+    assert "[rank 2]" in done.stderr
+    assert message in done.stderr
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_help_teaches() -> None:
     done = run([sys.executable, SCRIPT, "--help"])
     assert done.returncode == 0

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import copy
+import pickle
+
 import numpy as np
 import pytest
 
@@ -168,3 +171,35 @@ def test_replace_child() -> None:
             model.replace_child(name, module)
     with pytest.raises(ArgumentError, match="it has none"):
         nn.ReLU().replace_child("0", nn.ReLU())
+
+
+class Unfinished(nn.Module):
+    """Its __init__ forgets Module's."""
+
+    def __init__(self) -> None:
+        self.scale = nn.Parameter(np.ones(1))
+
+    def _forward(self, x, counts):
+        return x * self.scale.data, x
+
+
+class UnfinishedNorm(nn.BatchNorm):
+    """The same of a layer that has an __init__ of its own."""
+
+    def __init__(self) -> None:
+        self.register_buffer("seen", np.zeros(1))
+
+
+@pytest.mark.parametrize("use", [lambda: Unfinished()(np.ones((2, 1))), UnfinishedNorm, lambda: Unfinished().training])
+def test_a_forgotten_init_is_named(use) -> None:
+    with pytest.raises(ArgumentError, match=r"class Unfinished\w*: got .* Call super\(\)\.__init__\(\)"):
+        use()
+
+
+def test_what_a_module_has_not_is_an_ordinary_error() -> None:
+    layer = nn.Linear(2, 2)
+    with pytest.raises(AttributeError, match="'Linear' object has no attribute 'gamma'"):
+        _ = layer.gamma
+    assert not hasattr(layer, "gamma")
+    assert copy.deepcopy(layer).bias is not layer.bias
+    assert pickle.loads(pickle.dumps(layer)).in_features == 2

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from syncbn_sim import nn, optim, train
 from syncbn_sim.comm import LedgerCommunicator, SerialCommunicator, launch
-from syncbn_sim.errors import ContextError, CountError, ShapeError
+from syncbn_sim.errors import ArgumentError, ContextError, CountError, ShapeError
 
 RNG = np.random.default_rng(0)
 
@@ -141,6 +141,19 @@ def test_step_starts_clean_and_leaves_nothing_behind_when_it_fails() -> None:
         moved.append(model.state_dict())
     for key in moved[0]:
         np.testing.assert_array_equal(moved[0][key], moved[1][key])
+
+
+def test_an_optimiser_over_another_model_is_refused() -> None:
+    x, y = RNG.normal(size=(6, 4)), np.array([0, 1, 2, 0, 1, 2])
+    model, other = small_net(), small_net()
+    loss, alone = nn.CrossEntropyLoss(), SerialCommunicator()
+    with pytest.raises(ArgumentError, match=r"optimizer: got .* none has a gradient.*model\.parameters\(\)"):
+        train.step(model, loss, optim.SGD(other.parameters(), 0.1), alone, x, y)
+    nn.check_no_contexts(model)
+    assert all(p.grad is None for p in model.parameters())
+    # Part of the model is enough, and where there is no row there is no gradient to look for.
+    train.step(model, loss, optim.SGD(model.parameters()[-1:], 0.1), alone, x, y)
+    train.step(model, loss, optim.SGD(other.parameters(), 0.1), alone, x[:0], y[:0])
 
 
 def test_an_empty_world_leaves_no_gradients() -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from syncbn_sim import data, nn, optim, train
 from syncbn_sim.comm import SerialCommunicator, launch
-from syncbn_sim.errors import ShapeError
+from syncbn_sim.errors import ArgumentError, ShapeError
 
 ROWS, WIDTH = 4096, 256
 KIB = 1024
@@ -238,6 +238,19 @@ def test_a_rate_is_the_schedule_s_only_while_it_steps() -> None:
     with pytest.raises(ZeroDivisionError):
         list(again)
     assert optimizer.lr == 0.5
+
+
+@pytest.mark.parametrize("factor", [float("nan"), -0.1, float("inf")])
+def test_a_schedule_that_gives_no_rate_is_refused(factor: float) -> None:
+    x, y, model = RNG.normal(size=(8, 3)), RNG.integers(0, 2, 8), small_net()
+    optimizer, before = optim.SGD(model.parameters(), 0.5), model.state_dict()
+    arguments = model, nn.CrossEntropyLoss(), optimizer, SerialCommunicator(), x, y, [np.arange(8)] * 4
+    with pytest.raises(ArgumentError, match=r"lr: got .*schedule"):
+        list(train.fit(*arguments, schedule=lambda step: factor))
+    np.testing.assert_array_equal(model.state_dict()["0.weight"], before["0.weight"])
+    assert optimizer.lr == 0.5
+    with pytest.raises(ArgumentError, match="lr: got"):
+        optimizer.lr = factor
 
 
 def test_a_gradient_that_adjust_has_kept_stays() -> None:

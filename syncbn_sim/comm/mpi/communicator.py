@@ -72,22 +72,15 @@ class MPICommunicator(Communicator):
 
     def _allreduce(self, array: Array, op: str) -> Array:
         result = np.empty_like(array)
-        self._reduce(array, op, result)
+        self._allreduce_into(array, op, result)
         return result
 
     def _allreduce_into(self, array: Array, op: str, out: Array) -> None:
-        if out is not array and np.may_share_memory(
-            array, out
-        ):  # MPI takes either one memory or two that do not overlap
-            out[...] = array
-            array = out
-        self._reduce(array, op, out)
-
-    def _reduce(self, array: Array, op: str, out: Array) -> None:
         with self._watchdog.watch("allreduce", op, array.dtype, array.shape):
             if meeting := self._meeting():
                 meeting.allreduce(array, op, out)
                 return
+            array = messages.apart(array, out)  # MPI takes either one memory or two that do not overlap
             if op != "sum" and array.dtype.kind == "f":
                 # MPI leaves open what the larger of NaN and a number is, and ranks then differ; NumPy says NaN.
                 unknown = np.isnan(array).astype(np.int64)

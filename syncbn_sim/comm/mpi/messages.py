@@ -12,9 +12,8 @@ from ...arrays import Array
 if TYPE_CHECKING:
     from mpi4py import MPI
 
-_unfinished: list[
-    tuple[MPI.Request, Array]
-] = []  # messages of this process that have not left yet, with what they carry
+# Messages of this process that have not left yet, with what they carry.
+_unfinished: list[tuple[MPI.Request, Array]] = []
 
 
 def post(comm: MPI.Intracomm, array: Array, dest: int, tag: int) -> None:
@@ -44,6 +43,11 @@ def opened(message: Array) -> Array:
 def as_bytes(array: Array) -> Array:
     """The array's memory as bytes, without copying."""
     return array.reshape(-1).view(np.uint8) if array.size else np.empty(0, np.uint8)
+
+
+def apart(array: Array, out: Array) -> Array:
+    """The array, or a copy if it shares memory with `out` and is another one."""
+    return array.copy() if out is not array and np.may_share_memory(array, out) else array
 
 
 def _header(array: Array) -> Array:

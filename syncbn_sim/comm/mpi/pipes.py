@@ -39,13 +39,12 @@ class Pipes:
         """Wakes a rank, or, if it is not asleep yet, keeps it from its next sleep."""
         os.write(self._ends[rank], b"!")
 
-    def sleep(self, times: int = 1) -> None:
-        """Returns once this rank has been woken so many times."""
+    def sleep(self) -> None:
+        """Returns once this rank has been woken, since its last sleep."""
         mine = self._ends[self._rank]
-        while times:
-            while self._push() and not select.select([mine], [], [], NAP)[0]:
-                pass
-            times -= len(os.read(mine, times))
+        while self._push() and not select.select([mine], [], [], NAP)[0]:
+            pass
+        os.read(mine, 4096)
 
     def close(self) -> None:
         """Gives the descriptors back."""

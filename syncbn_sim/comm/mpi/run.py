@@ -41,9 +41,8 @@ def run(
     """
     inner, comm, inside = _start(ranks, checked, several)
     # Python's own handler runs only between bytecodes: a rank blocked inside MPI would not hear Ctrl-C.
-    previous = (
-        signal.signal(signal.SIGINT, signal.SIG_DFL) if threading.current_thread() is threading.main_thread() else None
-    )
+    on_main_thread = threading.current_thread() is threading.main_thread()
+    previous = signal.signal(signal.SIGINT, signal.SIG_DFL) if on_main_thread else None
     try:
         if inside == 1:
             results = [body(comm)]
@@ -58,9 +57,8 @@ def run(
             inner.close()
         return None if gathered is None else [result for part in gathered for result in part]
     except BaseException as error:
-        abort_with_traceback(
-            rank_name(inner.rank, inside), on_rank(error, inner.rank, inner.size) if inside == 1 else error
-        )
+        told = on_rank(error, inner.rank, inner.size) if inside == 1 else error
+        abort_with_traceback(rank_name(inner.rank, inside), told)
     finally:
         if previous is not None:
             signal.signal(signal.SIGINT, previous)
@@ -92,10 +90,7 @@ def _ranks_inside(ranks: int | None, processes: int, several: bool) -> int:
     inside, over = divmod(processes if ranks is None else ranks, processes)
     if inside < 1 or over or (inside > 1 and not several):
         multiple = ", or a multiple of it" if several else ""
-        raise LaunchError(
-            "ranks",
-            got=ranks,
-            expected=f"{processes}, the number of processes that mpirun started{multiple}",
-            do=f"Start it with mpirun -n {ranks}, or leave ranks out.",
-        )
+        expected = f"{processes}, the number of processes that mpirun started{multiple}"
+        do = f"Start it with mpirun -n {ranks}, or leave ranks out."
+        raise LaunchError("ranks", got=ranks, expected=expected, do=do)
     return inside

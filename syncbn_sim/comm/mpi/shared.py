@@ -1,13 +1,18 @@
-"""An all-reduce through memory that the ranks of one machine share, in which whoever waits is asleep."""
+"""An all-reduce through memory that the ranks of one machine share, in which whoever waits long is asleep."""
 
 from __future__ import annotations
 
+import math
+from contextvars import Context
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from ...arrays import Array
 from ..base import REDUCTIONS
+from .gate import Gate
+from .messages import apart
 from .pipes import Pipes
 
 if TYPE_CHECKING:
@@ -38,51 +43,49 @@ class SharedReduction:
         # The same on every rank, since memory is shared in whole pages.
         start = (APART - memory.ctypes.data) % PAGE
         self._memory = memory[start : start + rows * SLOT].reshape(rows, SLOT)
-        self._pipes = pipes
+        self._rows = lru_cache(maxsize=64)(self._make_rows)
+        self._gate = Gate(comm, pipes)
+        # As in MPI: an error raised while the first rank combines would leave the others asleep. `np.errstate` takes longer than a sum.
+        quiet = Context()
+        quiet.run(np.seterr, all="ignore")
+        self._quietly = quiet.run
 
     def meet(self) -> None:
         """Returns once every rank has called it."""
-        if self.rank == 0:
-            self._sleep_until_all_have_come()
-            self._wake_all()
-        else:
-            self._come_and_sleep()
+        self._gate.assemble()
+        self._gate.release()
 
     def allreduce(self, array: Array, op: str, out: Array) -> None:
-        """Combines contiguous arrays of one shape and dtype; `out` may be `array`."""
-        flat, result = array.reshape(-1), out.reshape(-1)
+        """Combines contiguous arrays of one shape and dtype; `out` may be `array`, or share memory with it."""
+        if array.nbytes <= SLOT:
+            self._reduce(array, op, out)
+            return
+        flat, result = apart(array, out).reshape(-1), out.reshape(-1)
         step = SLOT // array.itemsize
-        for start in range(0, max(flat.size, 1), step):
+        for start in range(0, flat.size, step):
             self._reduce(flat[start : start + step], op, result[start : start + step])
 
     def close(self) -> None:
         """Frees memory and pipes. Collective."""
         self._window.Free()
-        self._pipes.close()
+        self._gate.close()
 
     def _reduce(self, part: Array, op: str, out: Array) -> None:
-        result, *parts = self._memory[:, : part.nbytes].view(part.dtype)
+        result, *parts = self._rows(part.shape, part.dtype)
         parts[self.rank][...] = part
+        self._gate.assemble()
         if self.rank == 0:
-            self._sleep_until_all_have_come()
-            # As in MPI: an error raised here would leave the others asleep.
-            with np.errstate(all="ignore"):
-                result[...] = parts[0]
-                for each in parts[1:]:
-                    REDUCTIONS[op](result, each, out=result)
-            self._wake_all()
-        else:
-            self._come_and_sleep()
+            self._quietly(_combine, REDUCTIONS[op], parts, result)
+        self._gate.release()
         # Nobody writes the next result before all have come to the next call, and so are done with this one.
         out[...] = result
 
-    def _come_and_sleep(self) -> None:
-        self._pipes.wake(0)
-        self._pipes.sleep()
+    def _make_rows(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> list[Array]:
+        rows = self._memory[:, : math.prod(shape) * dtype.itemsize].view(dtype)
+        return [row.reshape(shape) for row in rows]
 
-    def _sleep_until_all_have_come(self) -> None:
-        self._pipes.sleep(self.size - 1)
 
-    def _wake_all(self) -> None:
-        for rank in range(1, self.size):
-            self._pipes.wake(rank)
+def _combine(op: np.ufunc, parts: list[Array], result: Array) -> None:
+    op(parts[0], parts[1], result)
+    for part in parts[2:]:
+        op(result, part, result)

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ...errors import LaunchError, MissingDependencyError
-from .ending import say
+from .ending import GRACE, say
 from .watchdog import Watchdog
 
 if TYPE_CHECKING:
     from mpi4py import MPI
 
+LOOK = 0.02  # seconds between looks for siblings
 # What the process managers (MPICH's hydra, Open MPI's prterun, Slurm's srun) tell each process they start.
 _SIZES = ("PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "SLURM_STEP_NUM_TASKS")
 _RANKS = ("PMI_RANK", "OMPI_COMM_WORLD_RANK", "SLURM_PROCID")
@@ -57,22 +58,16 @@ def start_mpi(watchdog: Watchdog) -> MPI.Intracomm:
     try:
         from mpi4py import MPI
     except (ImportError, RuntimeError) as error:
-        raise MissingDependencyError(
-            "MPI",
-            got=f"{type(error).__name__}: {error}",
-            expected="mpi4py and an MPI library",
-            do="Install them with: pip install 'syncbn-sim[mpi]' (no root needed).",
-        ) from error
+        got, expected = f"{type(error).__name__}: {error}", "mpi4py and an MPI library"
+        do = "Install them with: pip install 'syncbn-sim[mpi]' (no root needed)."
+        raise MissingDependencyError("MPI", got=got, expected=expected, do=do) from error
     finally:
         faulthandler.cancel_dump_traceback_later()
     promised = world_size()
     if promised is not None and promised != MPI.COMM_WORLD.size:
-        raise LaunchError(
-            "mpirun",
-            got=f"{promised} processes that each see a world of {MPI.COMM_WORLD.size}",
-            expected="one world",
-            do="This mpirun belongs to another MPI than mpi4py: use the one in the virtual environment's bin/.",
-        )
+        got = f"{promised} processes that each see a world of {MPI.COMM_WORLD.size}"
+        do = "This mpirun belongs to another MPI than mpi4py: use the one in the virtual environment's bin/."
+        raise LaunchError("mpirun", got=got, expected="one world", do=do)
     with watchdog.watch("the start of launch(), which every rank must reach"):
         world = MPI.COMM_WORLD.Dup()
         world.Barrier()  # so that every process has opened what the next line takes the name of
@@ -100,28 +95,54 @@ def _wait_for_siblings(watchdog: Watchdog) -> None:
     looks for those of its siblings; if one of them is gone without a flag, waiting is over. Only for direct children of MPICH's
     process manager on Linux, and for a minute at most (a sibling may be no program of ours); Open MPI ends the job by itself.
     """
-    parent = os.getppid()
-    listing, manager = Path(f"/proc/{parent}/task/{parent}/children"), Path(f"/proc/{parent}/comm")
-    if "MPI_LOCALNRANKS" not in os.environ or not listing.exists() or not manager.read_text().startswith("hydra"):
+    if not _sees_siblings():
         return
     flag = socket.socket(socket.AF_UNIX)
-    flag.bind(f"\0syncbn-sim-{parent}-{os.getpid()}")
+    flag.bind(f"\0syncbn-sim-{os.getppid()}-{os.getpid()}")
     globals()["_flag"] = flag  # held up until this process ends: a late sibling still looks for it
     deadline = time.monotonic() + min(60.0, watchdog.patience)
     while time.monotonic() < deadline:
-        alive = [pid for pid in listing.read_text().split() if _is_running(pid)]
-        if len(alive) < int(os.environ["MPI_LOCALNRANKS"]):
-            say(
-                f"{watchdog.name}: another rank ended before launch(), so this one ends too. Read that rank's own message."
-            )
+        gone, flags, alive = _siblings()
+        if gone:
+            ended = "another rank ended before launch(), so this one ends too"
+            say(f"{watchdog.name}: {ended}. Read that rank's own message.")
             raise SystemExit(1)
-        flags = Path("/proc/net/unix").read_text()
-        if all(f"@syncbn-sim-{parent}-{pid}\n" in flags for pid in alive):
+        if flags == alive:
             return
-        time.sleep(0.02)
-    say(
-        f"{watchdog.name}: not every rank has come to the start of launch(). Waiting {watchdog.patience:g} s more (SYNCBN_SIM_WATCHDOG)."
-    )
+        time.sleep(LOOK)
+    waiting = f"Waiting {watchdog.patience:g} s more (SYNCBN_SIM_WATCHDOG)"
+    say(f"{watchdog.name}: not every rank has come to the start of launch(). {waiting}.")
+
+
+def is_awaited() -> bool:
+    """Whether a sibling waits at the start of launch() for this process, which does not come there; False once one has ended before that.
+
+    True, after a while, where nothing of that is seen: by then an mpirun whose processes cannot see one another has ended this one, if
+    another one has failed.
+    """
+    sees = _sees_siblings()
+    deadline = time.monotonic() + (10 * GRACE if sees else GRACE)
+    while time.monotonic() < deadline:
+        gone, flags, _ = _siblings() if sees else (False, set(), set())
+        if flags or gone:
+            return bool(flags)
+        time.sleep(LOOK)
+    return True
+
+
+def _sees_siblings() -> bool:
+    """Whether this is a direct child of MPICH's process manager, on Linux, which lists its children."""
+    parent = os.getppid()
+    listing, manager = Path(f"/proc/{parent}/task/{parent}/children"), Path(f"/proc/{parent}/comm")
+    return "MPI_LOCALNRANKS" in os.environ and listing.exists() and manager.read_text().startswith("hydra")
+
+
+def _siblings() -> tuple[bool, set[str], set[str]]:
+    """Whether one of this machine's processes has ended, which of them hold up a flag, and which run."""
+    parent = os.getppid()
+    alive = set(filter(_is_running, Path(f"/proc/{parent}/task/{parent}/children").read_text().split()))
+    held = set(re.findall(rf"@syncbn-sim-{parent}-(\d+)$", Path("/proc/net/unix").read_text(), re.MULTILINE))
+    return len(alive) < int(os.environ["MPI_LOCALNRANKS"]), alive & held, alive
 
 
 def _is_running(pid: str) -> bool:

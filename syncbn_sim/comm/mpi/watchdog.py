@@ -74,11 +74,10 @@ class Watchdog:
             time.sleep(min(1.0, self.patience / 4))
             since = self.since
             if since is not None and time.monotonic() - since > self.patience:
-                say(
-                    f"{self.name}: waiting for {self.patience:g} s in {' '.join(map(str, self.last))} (call {self.calls}) "
-                    f"at {code_lines(sys._current_frames().get(self.thread_id))}. "
-                    "Ranks that say nothing here are computing or gone. SYNCBN_SIM_WATCHDOG sets the seconds."
-                )
+                call = f"{' '.join(map(str, self.last))} (call {self.calls})"
+                where = code_lines(sys._current_frames().get(self.thread_id))
+                others = "Ranks that say nothing here are computing or gone. SYNCBN_SIM_WATCHDOG sets the seconds."
+                say(f"{self.name}: waiting for {self.patience:g} s in {call} at {where}. {others}")
                 break
             if stuck := self._stuck():
                 say(f"{self.name}: every rank waits for another, so none can go on. This one waits in {stuck}")
