@@ -1,7 +1,7 @@
 """What does sorting the data cost a net with local batch norm, and how much of it does SyncBN win back?
 
     mpirun -n 8 python mpi_examples/train.py            # 8 MPI processes, both tasks
-    python mpi_examples/train.py --ranks 8              # the same ranks as threads, without MPI
+    python mpi_examples/train.py --ranks 8              # the same ranks in one process, without MPI: as one array, much faster
     python mpi_examples/train.py --task digits --arms iid+local,sorted+local,sorted+sync
 
 The experiment is syncbn_sim/experiments/sorted_batches.py; `syncbn-sim run sorted_batches` is the same.

@@ -33,7 +33,8 @@ class Options(Generic[C]):
     Attributes:
         experiment: the experiment's own options. Anything left out takes its default.
         ranks: number of ranks. Under mpirun: the number of processes, or a multiple of it. Without: default 8; 1: serial.
-        backend: what a rank is. auto: under mpirun a process, else a thread.
+        backend: what a rank is. auto: under mpirun a process; else, and where a process has several ranks, all of a process are stacked
+            in one array, or threads (in processes: lockstep) where the experiment needs ranks that run by themselves.
         out: folder under which <name>-<time>/ with result.json, curves.png, tables.txt and config.toml appears.
         json: print result.json on stdout and nothing else there.
         config: a TOML file with these options, such as the config.toml of an earlier run; options on the command line win.
@@ -41,7 +42,7 @@ class Options(Generic[C]):
 
     experiment: C
     ranks: int | None = None
-    backend: Literal["auto", "serial", "threads", "lockstep", "mpi", "hybrid"] = "auto"
+    backend: Literal["auto", "serial", "threads", "lockstep", "stacked", "mpi", "hybrid"] = "auto"
     out: str = "runs"
     json: bool = False
     config: str | None = None
@@ -97,7 +98,7 @@ def read_options(experiment: Experiment[C, Any], arguments: list[str], command: 
         default=default,
         prog=command,
         description=f"{experiment.question}\n\n    mpirun -n 8 {command}    # 8 MPI processes\n"
-        f"    {command} --ranks 8      # the same ranks as threads, without MPI\n\n{experiment.details}",
+        f"    {command} --ranks 8      # the same ranks in one process, without MPI\n\n{experiment.details}",
         config=(tyro.conf.OmitArgPrefixes,),
         registry=COMMAS,
     )

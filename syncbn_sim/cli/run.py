@@ -59,9 +59,17 @@ def run_experiment(experiment: Experiment[Any, Any], arguments: list[str], comma
                 expected="auto, mpi or hybrid there",
                 do="Each process would run the whole experiment: leave out mpirun, or --backend.",
             )
-    in_one_process = world is None and options.backend in ("auto", "threads", "lockstep")
+        if options.backend == "stacked" and not experiment.stackable:
+            raise ArgumentError(
+                "--backend",
+                got=f"stacked, and {experiment.name}, whose ranks talk by themselves",
+                expected="ranks that run by themselves: auto, threads, lockstep, mpi or hybrid",
+                do="Leave out --backend. An experiment that can be stacked says so: stackable=True.",
+            )
+    in_one_process = world is None and options.backend in ("auto", "threads", "lockstep", "stacked")
     ranks = WITHOUT_MPI if options.ranks is None and in_one_process else options.ranks
-    launch(_on_rank, ranks, options.backend, args=(experiment, parts, options))
+    stacks = options.backend == "auto" and experiment.stackable and (ranks or 1) > (world or 1)
+    launch(_on_rank, ranks, "stacked" if stacks else options.backend, args=(experiment, parts, options))
 
 
 def _on_rank(comm: Communicator, experiment: Experiment[C, R], parts: Sequence[C], options: Options[C]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any
 
 import numpy as np
@@ -23,7 +24,7 @@ class Communicator(ABC):
     Attributes:
         rank: number of this rank, 0 <= rank < size.
         size: number of ranks.
-        backend: what a rank is: "serial", "threads", "lockstep", "mpi", "hybrid".
+        backend: what a rank is: "serial", "threads", "lockstep", "stacked", "mpi", "hybrid".
         layers: how many layers have been given this communicator so far, by which their calls are told apart.
     """
 
@@ -31,6 +32,28 @@ class Communicator(ABC):
     size: int
     backend: str
     layers: int = 0
+
+    @property
+    def ranks(self) -> range:
+        """The ranks whose rows are at hand: this one; those that the process holds, where they are stacked in one array."""
+        return range(self.rank, self.rank + 1)
+
+    @property
+    def holders(self) -> Communicator:
+        """Those who have rows at hand, each once: whoever sums over *all rows at hand* talks by it."""
+        return self
+
+    def holds(self, rows: Any) -> AbstractContextManager[Any]:
+        """Within this block the rows at hand are these; yields them as indices into the data.
+
+        Args:
+            rows: row indices of each of `ranks`, as `data.batches` gives them.
+        """
+        return nullcontext(rows)
+
+    def row_groups(self) -> Array | None:
+        """Offsets of the stretches of the rows at hand that are summed apart; None: all of them together."""
+        return None
 
     def allreduce(self, array: object, op: str = "sum", out: Array | None = None) -> Array:
         """Combines the arrays of all ranks element by element.

@@ -80,13 +80,13 @@ class Speaker:
         speaker.set(self.before)
 
 
-def on_rank(error: BaseException, rank: int, size: int) -> BaseException:
-    """What to tell of an error that has ended a rank: leaving the program is one too, since the others would wait."""
+def on_rank(error: BaseException, rank: int, size: int, inside: int = 1) -> BaseException:
+    """What to tell of an error that has ended a rank, or a process of `size` with several inside: leaving the program is one too."""
     if isinstance(error, SystemExit):
         got, expected = f"sys.exit({error.code!r}) inside launch()", "its function to return, or to raise"
         do = "Leave the program after launch() instead: the other ranks would wait."
         error = LaunchError("a rank", got=got, expected=expected, do=do)
-    error.add_note(f"This happened on rank {rank} of {size}.")
+    error.add_note(f"This happened on {rank_name(rank, inside)} of {size * inside}.")
     return error
 
 

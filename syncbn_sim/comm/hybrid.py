@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 import numpy as np
@@ -13,6 +13,7 @@ from ..errors import ArgumentError, CommunicatorError
 from .base import Communicator, group_members
 from .calls import group_name
 from .lockstep import LockstepCommunicator
+from .lockstep import run as run_lockstep
 from .meeting import Group
 
 # A group's ranks, their meeting place in this process, and, of whole processes, the communicator of these.
@@ -101,3 +102,10 @@ class HybridCommunicator(Communicator):
         got = "a message between ranks inside processes"
         do = 'Use backend "lockstep" in one process, or one rank per process.'
         raise CommunicatorError("point-to-point", got=got, expected="collectives only", do=do)
+
+
+def run(body: Callable[[Communicator], Any], ranks: int, outer: Communicator) -> list[Any]:
+    """Runs body(comm) on so many ranks of this process, which talk to those of the others; a rank alone is its process."""
+    if ranks == 1:
+        return [body(outer)]
+    return run_lockstep(body, ranks, view=lambda rank: HybridCommunicator(rank, outer))

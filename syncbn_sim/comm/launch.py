@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
-from functools import partial
 from typing import Any
 
 from ..errors import ArgumentError, LaunchError
 from . import lockstep, serial, threads
 from .base import Communicator
 from .mpi.run import run as run_mpi
+from .mpi.run import run_hybrid, run_stacked
 from .mpi.start import world_size
 
 # run(body, ranks, checked) calls body(comm) on each of so many ranks (None: as many as there are, else 1), and returns the results by rank.
@@ -20,8 +20,9 @@ BACKENDS: dict[str, Backend] = {
     "serial": serial.run,
     "threads": threads.run,
     "lockstep": lockstep.run,
+    "stacked": run_stacked,
     "mpi": run_mpi,
-    "hybrid": partial(run_mpi, several=True),
+    "hybrid": run_hybrid,
 }
 
 
@@ -38,9 +39,10 @@ def launch(
     Args:
         fn: called once per rank, with that rank's communicator first.
         ranks: how many; default: the world's size under mpirun, else 1.
-        backend: "serial", "threads", "lockstep" (thousands of ranks taking turns in this thread), "mpi", "hybrid"
-            (lockstep ranks inside MPI processes), or "auto": under mpirun mpi, or hybrid for more ranks than processes;
-            else threads (serial for one rank). Each is a row of `BACKENDS`, to which a new one is added.
+        backend: "serial", "threads", "lockstep" (thousands of ranks taking turns in this thread), "stacked" (all ranks of a process
+            as one array, fn called once for them: fast, for training that leaves talk to `train` and `nn`; under mpirun inside
+            each process), "mpi", "hybrid" (lockstep ranks inside MPI processes), or "auto": under mpirun mpi, or hybrid for more
+            ranks than processes; else threads (serial for one rank). Each is a row of `BACKENDS`, to which a new one is added.
         args: further positional arguments.
         kwargs: further keyword arguments.
         checked: over MPI, compare every collective over the ranks first and name a mismatch; off for

@@ -49,8 +49,11 @@ class Split:
 def share(make: Callable[[], Split], comm: Communicator) -> Split:
     """Makes a split on rank 0 and gives it to all: R ranks on few cores would otherwise make it R times over.
 
-    Talks: six broadcasts.
+    Talks: six broadcasts, if there is anybody else to give it to.
     """
+    comm = comm.holders
+    if comm.size == 1:
+        return make()
     split = make() if comm.rank == 0 else None
     parts = [(d.x, d.y, d.entity) for d in (split.train, split.test)] if split else [(None,) * 3] * 2
     train, test = (Dataset(*(comm.bcast(array) for array in part)) for part in parts)

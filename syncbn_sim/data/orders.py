@@ -11,6 +11,8 @@ from ..arrays import Array
 from ..errors import ArgumentError, DataError, check_whole
 
 Order = Callable[[Array, np.random.Generator], Array]
+# Indices of one rank's rows, or of several ranks', each its own; as an index a tuple of one selects what the one does.
+Rows = Array | tuple[Array, ...]
 
 
 def iid(entity: Array, rng: np.random.Generator) -> Array:
@@ -28,7 +30,7 @@ def sorted_by_entity(entity: Array, rng: np.random.Generator) -> Array:
 ORDERS: dict[str, Order] = {"iid": iid, "sorted": sorted_by_entity}
 
 
-def batches(order: Array, rank: int, size: int, rows: int, drop_last: bool = False) -> Iterator[Array]:
+def batches(order: Array, rank: int | range, size: int, rows: int, drop_last: bool = False) -> Iterator[Rows]:
     """This rank's batches: its contiguous shard of the order, `rows` indices at a time.
 
     Every rank gets the same number of batches. Where a shard is shorter, its last batches are short or empty, and the
@@ -36,41 +38,46 @@ def batches(order: Array, rank: int, size: int, rows: int, drop_last: bool = Fal
 
     Args:
         order: (N,) row indices of the whole data set.
-        rank: this rank.
+        rank: this rank; or, as a range, the ranks whose rows this process holds (`comm.ranks`).
         size: number of ranks.
         rows: rows per rank and step.
         drop_last: use only as many rows as fill every batch of every rank; without synchronisation a last batch of one row has no variance.
+
+    Yields:
+        Row indices; for ranks a tuple, in which each rank has its own (of one rank it selects what they select).
 
     Raises:
         ArgumentError: `rows` below 1, or no such rank.
         DataError: not even one full batch per rank to keep.
     """
-    if not 0 <= rank < size:
+    ranks = rank if isinstance(rank, range) else range(rank, rank + 1)
+    if not 0 <= ranks.start < ranks.stop <= size or ranks.step != 1:
         raise ArgumentError("rank", got=f"{rank} of {size}", expected="0 to size - 1", do="Pass comm.rank, comm.size.")
     steps = steps_per_epoch(len(order), size, rows, drop_last)
     if drop_last:
         order = order[: steps * rows * size]
-    shard = np.array_split(order, size)[rank]
-    for step in range(steps):
-        yield shard[step * rows : (step + 1) * rows]
+    shards = np.array_split(order, size)[ranks.start : ranks.stop]
+    for begin in range(0, steps * rows, rows):
+        parts = tuple(shard[begin : begin + rows] for shard in shards)
+        yield parts if rank is ranks else parts[0]
 
 
 def epochs(
     order: Order,
     entity: Array,
-    rank: int,
+    rank: int | range,
     size: int,
     rows: int,
     count: int,
     seed: Sequence[int],
     drop_last: bool = False,
-) -> Iterator[Array]:
+) -> Iterator[Rows]:
     """This rank's batches of `count` passes over all rows, each in a new order.
 
     Args:
         order: `iid`, `sorted_by_entity`, or a function like them.
         entity: (N,) the entity of each row of the whole data set.
-        rank: this rank.
+        rank: this rank, or a range of ranks, as for `batches`.
         size: number of ranks.
         rows: rows per rank and step.
         count: number of passes.

@@ -11,6 +11,8 @@ the context (0.5).
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 from numpy.typing import DTypeLike
 
@@ -20,6 +22,7 @@ from .dataset import Dataset, Split
 
 FEATURES = 24
 ITEM_CORRELATION, CONTEXT_CORRELATION = 0.3, 0.5
+AT_ONCE = 1 << 14  # rows, so that what is made on the way is small beside what is kept
 
 
 def request_log(train_rows: int, test_rows: int, seed: int, dtype: DTypeLike = np.float32) -> Split:
@@ -54,26 +57,36 @@ class _World:
         activity = user_activity(rng, count // 4 + 1)
         users = int(np.searchsorted(np.cumsum(activity), count)) + 1
         user = np.repeat(np.arange(users), activity[:users])[:count]
-        u = rng.normal(size=(users, 10))[user]
-        item = _correlated(rng, user, users, 10, ITEM_CORRELATION)
-        c = _correlated(rng, user, users, 4, CONTEXT_CORRELATION)
-        z, q = u[:, :6], item[:, :6]
-        logit = (
-            -1.5
-            + 1.2 * z @ self.user
-            + q @ self.item
-            + 0.8 * (z * q).sum(1) / np.sqrt(6)
-            + 0.6 * c @ self.context
-            + 0.6 * ((c @ self.mix) * q).sum(1)
-        )
+        u = rng.normal(size=(users, 10))
+        shown = u @ self.user_rotation
+        x, q, logit = np.empty((count, FEATURES), dtype), np.empty((count, 6)), np.empty(count)
+        for part, item in _correlated(rng, user, users, 10, ITEM_CORRELATION):
+            q[part] = item[:, :6]
+            x[part, :10], x[part, 10:20] = shown[user[part]], item @ self.item_rotation
+        for part, c in _correlated(rng, user, users, 4, CONTEXT_CORRELATION):
+            z = u[user[part], :6]
+            logit[part] = (
+                -1.5
+                + 1.2 * z @ self.user
+                + q[part] @ self.item
+                + 0.8 * (z * q[part]).sum(1) / np.sqrt(6)
+                + 0.6 * c @ self.context
+                + 0.6 * ((c @ self.mix) * q[part]).sum(1)
+            )
+            x[part, 20:] = c
         clicks = rng.random(count) < sigmoid(logit)
-        x = np.concatenate([u @ self.user_rotation, item @ self.item_rotation, c], axis=1)
-        return Dataset(x.astype(dtype), clicks.astype(np.float64), user)
+        return Dataset(x, clicks.astype(np.float64), user)
 
 
-def _correlated(rng: np.random.Generator, user: Array, users: int, width: int, rho: float) -> Array:
-    """Standard normal columns with intra-class correlation rho: sqrt(rho) b_user + sqrt(1 - rho) e."""
-    return np.sqrt(rho) * rng.normal(size=(users, width))[user] + np.sqrt(1 - rho) * rng.normal(size=(len(user), width))
+def _correlated(
+    rng: np.random.Generator, user: Array, users: int, width: int, rho: float
+) -> Iterator[tuple[slice, Array]]:
+    """Standard normal columns with intra-class correlation rho, some rows at a time: sqrt(rho) b_user + sqrt(1 - rho) e."""
+    b = np.sqrt(rho) * rng.normal(size=(users, width))
+    for begin in range(0, len(user), AT_ONCE):
+        part = slice(begin, begin + AT_ONCE)
+        e = rng.normal(size=(len(user[part]), width))
+        yield part, b[user[part]] + np.sqrt(1 - rho) * e
 
 
 def _unit(v: Array) -> Array:

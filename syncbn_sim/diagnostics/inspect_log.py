@@ -113,10 +113,10 @@ def inspect(
     whole = [group[0] for group in by_column if len(group) == 1]
     typical = min(whole or known, key=lambda name: abs(known[name] - rho))
     first = [group[0] for group in by_column][:COLUMNS]
-    values = {name: _standardised(x[:, list(names).index(name)]) for name in {*first, typical}}
-    few = np.stack([values[name].astype(np.float32) for name in first], axis=1)
+    place = {name: at for at, name in enumerate(names)}
+    few = _standardised_columns(x, [place[name] for name in first])
     rho_of_few = float(np.mean([known[name] for name in first]))
-    log = _Log(entity, few, rho_of_few, values[typical], known[typical], rho, rows, ranks)
+    log = _Log(entity, few, rho_of_few, _standardised(x[:, place[typical]]), known[typical], rho, rows, ranks)
     return Inspection(
         rows=len(entity),
         entities=len(sizes),
@@ -214,6 +214,14 @@ def _standardised(column: Array) -> Array:
     column = column.astype(np.float64)
     column = np.nan_to_num(column - np.nanmean(column))
     return column / (column.std() or 1.0)
+
+
+def _standardised_columns(x: Array, places: Sequence[int]) -> Array:
+    """Some columns in float32, made one at a time, which bounds the memory."""
+    columns = np.empty((len(x), len(places)), np.float32)
+    for at, place in enumerate(places):
+        columns[:, at] = _standardised(x[:, place])
+    return columns
 
 
 def _low_by(column: Array, entity: Array, sizes: Array, rho: float) -> float:

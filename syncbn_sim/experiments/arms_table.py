@@ -80,10 +80,15 @@ def _rank0(result: Result) -> list[str]:
 def _sync_cost(result: Result) -> list[str]:
     if (cost := result.sync) is None:
         return []
+    share = cost.share_of_step
+    share_in_words = (
+        "its share of a step's time was not measured: stacked ranks add up without talk"
+        if share is None
+        else f"{100 * share:.0f} % of the time of a step here (waiting included)"
+    )
     return [
         f"Synchronising costs {cost.allreduces_per_layer_forward:g} all-reduce per layer forward and "
-        f"{cost.allreduces_per_layer_backward:g} backward, {cost.bytes_per_step:,} bytes per step and rank, "
-        f"{100 * cost.share_of_step:.0f} % of the time of a step here (waiting included)."
+        f"{cost.allreduces_per_layer_backward:g} backward, {cost.bytes_per_step:,} bytes per step and rank, {share_in_words}."
     ]
 
 

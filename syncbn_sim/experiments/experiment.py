@@ -38,6 +38,8 @@ class Experiment(Generic[C, R]):
         default: the options where the command line says nothing; None: `Config()`.
         parts: the runs that one config asks for, each with a result of its own; wrong options are said here, before ranks start.
         title: what a run with this config is called; names its folder. None: the name.
+        stackable: whether its ranks may be stacked in one array (`comm.stacked`): it trains and judges by `train`, on the rows of
+            `comm.ranks`, and talks beside by `comm.holders` alone.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Experiment(Generic[C, R]):
     default: C | None = None
     parts: Callable[[C], Sequence[C]] = lambda config: [config]
     title: Callable[[C], str] | None = None
+    stackable: bool = False
 
     def __post_init__(self) -> None:
         """Refuses a name that names no folder, and a Config from which options cannot be read."""

@@ -15,12 +15,16 @@ from .metrics import METRICS
 
 @dataclass(frozen=True)
 class SyncCost:
-    """What synchronising cost: a layer, a step, and as a share of the time of a step (waiting for other ranks included)."""
+    """What synchronising cost: a layer, a step, and as a share of the time of a step (waiting for other ranks included).
+
+    Attributes:
+        share_of_step: None where ranks are stacked in one array, and so do not talk.
+    """
 
     allreduces_per_layer_forward: float
     allreduces_per_layer_backward: float
     bytes_per_step: int
-    share_of_step: float
+    share_of_step: float | None
 
 
 @dataclass(frozen=True)

@@ -22,6 +22,7 @@ from .arms import ARMS, Arm
 from .arms_figure import order_gap
 from .arms_table import condition, table
 from .experiment import Experiment
+from .memory import memory_in_words
 from .metrics import METRICS
 from .norms import NORMS
 from .result import Result
@@ -107,6 +108,8 @@ def run(comm: Communicator, config: Config, progress: Progress = SILENT, task: T
     task = task or (_own(comm, config, progress) if config.own else TASKS[config.task])
     start = time.perf_counter()
     rows = config.rows or task.rows
+    if memory := memory_in_words(task, comm, rows, config.dtype):
+        progress.say(memory)
     runs: dict[str, list[Trained]] = {arm: [] for arm in config.arms}
     factors = {"arms": len(config.arms), "seeds": config.seeds}
     with progress.steps(config.task, factors, fewer="--arms, --seeds, --epochs") as on_step:
@@ -115,10 +118,11 @@ def run(comm: Communicator, config: Config, progress: Progress = SILENT, task: T
             if seed == 0:
                 config = replace(config, rows=rows, epochs=config.epochs_on(len(split.train), task, comm.size))
                 found = how_alike(task, split.train, config.arms, comm.size, rows) if comm.rank == 0 else None
-                alike = comm.bcast(found)
+                alike = comm.holders.bcast(found)
             for arm in config.arms:
                 show = partial(_show, on_step, sum(map(len, runs.values())), len(config.arms) * config.seeds, arm)
                 runs[arm].append(Training(comm, task, config, Arm.parse(arm), split, seed).run(show))
+            del split  # before the next one is made
     kept = {name: value for name, value in vars(config).items() if config.own or name != "log"}
     return summarise(comm, task, kept, runs, alike, time.perf_counter() - start)
 
@@ -212,4 +216,5 @@ EXPERIMENT = Experiment(
     default=Config(task=BOTH),
     parts=parts,
     title=lambda config: Path(config.task).stem,
+    stackable=True,
 )

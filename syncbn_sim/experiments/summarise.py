@@ -105,7 +105,8 @@ def _sync_cost(comm: Communicator, runs: dict[str, list[Trained]]) -> SyncCost |
     cost = synced[0].cost if synced else None
     if cost is None:
         return None
-    spent, whole = comm.allreduce(
-        np.array([sum(run.sync_seconds for run in synced), sum(run.seconds for run in synced)])
-    )
-    return SyncCost(cost.forward, cost.backward, cost.bytes, float(spent / whole))
+    spent, share = [run.sync_seconds for run in synced if run.sync_seconds is not None], None
+    if spent:
+        talk, whole = comm.holders.allreduce(np.array([sum(spent), sum(run.seconds for run in synced)]))
+        share = float(talk / whole)
+    return SyncCost(cost.forward, cost.backward, cost.bytes, share)

@@ -14,6 +14,7 @@ from ..arrays import Array
 from ..comm.base import Communicator
 from ..data import Log, Source, Split, load_digits, read_log, request_log, split_digits
 from ..data.columns import OnBytes
+from ..data.request_log import FEATURES
 from ..diagnostics.inspect_log import Inspection, inspect
 from ..errors import DataError
 from ..train import accuracy, auc, log_loss, normalised_entropy, r_squared
@@ -38,6 +39,7 @@ class Task:
         rows, epochs, momentum: defaults: rows per rank, passes over the training set (None: about 400 steps), weight of the
             new running statistics.
         split: (ranks, rows per rank, seed, dtype) -> training and test set; called on rank 0 only.
+        size: (ranks, rows per rank) -> rows of both together and their features, where they are known before they are there.
         log: a user's own data, on rank 0.
         inspection: how alike its rows are, on rank 0.
     """
@@ -54,6 +56,7 @@ class Task:
     epochs: int | None
     momentum: float
     split: Callable[[int, int, int, str], Split]
+    size: Callable[[int, int], tuple[int, int]] | None = None
     log: Log | None = None
     inspection: Inspection | None = None
 
@@ -95,6 +98,7 @@ REQUESTS = Task(
     epochs=1,
     momentum=0.05,
     split=lambda ranks, rows, seed, dtype: request_log(LOG_STEPS * ranks * rows, LOG_TEST_ROWS, seed, dtype),
+    size=lambda ranks, rows: (LOG_STEPS * ranks * rows + LOG_TEST_ROWS, FEATURES),
 )
 
 TASKS = {task.name: task for task in (DIGITS, REQUESTS)}
@@ -117,7 +121,9 @@ def own_task(comm: Communicator, source: Source, rows: int | None = None, on_byt
     log = read_log(source, on_bytes) if comm.rank == 0 else None
     sorted_by, rows = source.entity or "entity", rows or OWN_ROWS
     found = inspect(log.x, log.names, log.entity, sorted_by, rows, comm.size, log.columns) if log else None
-    kind, outputs = comm.bcast((log.kind, int(log.y.max()) + 1 if log.kind == "classes" else 1) if log else None)
+    kind, outputs = comm.holders.bcast(
+        (log.kind, int(log.y.max()) + 1 if log.kind == "classes" else 1) if log else None
+    )
 
     def split(ranks: int, rows: int, seed: int, dtype: str) -> Split:
         if log is None:
@@ -135,6 +141,8 @@ def own_task(comm: Communicator, source: Source, rows: int | None = None, on_byt
         epochs=None,
         momentum=0.05,
         split=split,
+        # The log, and the split that is made of it.
+        size=(lambda ranks, rows: (2 * len(log.x), log.x.shape[1])) if log else None,
         log=log,
         inspection=found,
     )

@@ -81,7 +81,7 @@ class Trained:
         rank0_metrics: the same with rank 0's own, where ranks' statistics come apart.
         curve: (step, metric) at `CURVE_POINTS` marks on the way, the end among them.
         seconds: of all training steps on this rank.
-        sync_seconds: of them in the norm layers' all-reduces.
+        sync_seconds: of them in the norm layers' all-reduces; None: the ranks are stacked in one array, and sum without a word.
         cost: of norms that talk.
     """
 
@@ -89,7 +89,7 @@ class Trained:
     rank0_metrics: dict[str, float] | None
     curve: list[tuple[int, float]]
     seconds: float
-    sync_seconds: float
+    sync_seconds: float | None
     cost: Cost | None
 
 
@@ -101,7 +101,7 @@ class Training:
         self.rows, self.epochs = recipe.rows or task.rows, recipe.epochs_on(len(split.train), task, comm.size)
         self.steps = self.epochs * steps_per_epoch(len(split.train), comm.size, self.rows, drop_last=True)
         # What the norm layers say, apart from the sum of the gradients.
-        self.ledger = LedgerCommunicator(comm)
+        self.ledger = LedgerCommunicator(comm.holders)
         self.norm_layers = 0
         self.model = mlp(split.train.x.shape[1], task.outputs, self._norm_layer, seed, recipe.dtype)
         self.loss = task.loss()
@@ -121,7 +121,7 @@ class Training:
             if done in marks[:-1] and done < self.steps:
                 reached[done] = self._evaluate(self._averaged(), [main])[main]
             begin = time.perf_counter()
-        sync_seconds = self.ledger.entry("allreduce").seconds - spent
+        sync_seconds = self.ledger.entry("allreduce").seconds - spent if len(self.comm.ranks) == 1 else None
         everything = list(self.task.metrics)
         metrics = self._evaluate(self._averaged(), everything)
         rank0 = None
@@ -134,7 +134,7 @@ class Training:
         """All training steps."""
         data, comm, order = self.split.train, self.comm, ORDERS[self.arm.order]
         batches = epochs(
-            order, data.entity, comm.rank, comm.size, self.rows, self.epochs, [self.seed, 4], drop_last=True
+            order, data.entity, comm.ranks, comm.size, self.rows, self.epochs, [self.seed, 4], drop_last=True
         )
         decay = optim.linear_decay(self.steps)
         return train.fit(self.model, self.loss, self.optimizer, comm, data.x, data.y, batches, decay)
@@ -149,7 +149,8 @@ class Training:
 
     def _evaluate(self, model: nn.Module, metrics: list[str]) -> dict[str, float]:
         test, comm = self.split.test, self.comm
-        mine = test.take(slice(len(test) * comm.rank // comm.size, len(test) * (comm.rank + 1) // comm.size))
+        begin, end = (len(test) * rank // comm.size for rank in (comm.ranks.start, comm.ranks.stop))
+        mine = test.take(slice(begin, end))
         logits = train.predict(model, mine.x)
         return {name: self.task.metrics[name](logits, mine.y, comm) for name in metrics}
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from ..arrays import Array
 from ..comm.stretches import rank_offsets
+from ..errors import ArgumentError
 from ..functional.batch_norm import BackwardSums
 from ..stats.moments import Moments
 from .batch_norm import BatchNorm
@@ -38,7 +39,18 @@ class AveragedBatchNorm(SharedSums, BatchNorm):
     """
 
     def stretches(self) -> Array | None:
-        """Each rank's rows are a batch."""
+        """Each rank's rows are a batch.
+
+        Raises:
+            ArgumentError: the average would be over some of several stacked ranks.
+        """
+        if self.comm.row_groups() is not None:
+            raise ArgumentError(
+                "comm of AveragedBatchNorm",
+                got="some of the ranks that are stacked in this process",
+                expected="all of them",
+                do='Pass the communicator of all ranks, or use backend "lockstep".',
+            )
         return rank_offsets()
 
     def sum_forward(self, local: Moments) -> Moments:
@@ -51,7 +63,7 @@ class AveragedBatchNorm(SharedSums, BatchNorm):
             own[c:-2] = np.where(some, local.var(), 0.0).sum(axis=0)
             own[-2:] = some.sum(), n.sum()
         with self.speaks:
-            summed = self.comm.allreduce(own)
+            summed = self.comm.holders.allreduce(own)
         ranks, total = float(summed[-2]), float(summed[-1])
         if ranks == 0:
             return Moments(0.0, np.zeros(c), np.zeros(c))

@@ -21,8 +21,8 @@ class SharedSums(Talker):
     eps: float
 
     def stretches(self) -> Array | None:
-        """All rows at hand are one batch."""
-        return None
+        """Offsets of the rows at hand that are summed apart: those of groups of ranks, where these are stacked in one array."""
+        return self.comm.row_groups()
 
     def sum_forward(self, local: Moments) -> Moments:
         """The moments of the union: moments add, so one all-reduce of their sum is exact."""
@@ -30,7 +30,7 @@ class SharedSums(Talker):
             return local
         packed = local.pack()
         with self.speaks:
-            union = Moments.unpack(self.comm.allreduce(packed, out=packed))
+            union = Moments.unpack(self.comm.holders.allreduce(packed, out=packed))
             n, total = union.count, union.total
             # mean^2 > FAR (var + eps) for any channel, without a division by n, which may be 0.
             if np.any(total * total > FAR / (1 + FAR) * n * (union.total_sq + n * self.eps)):
@@ -38,7 +38,7 @@ class SharedSums(Talker):
                 # rank's own moments still have theirs: it has measured the squares around its own mean.
                 mean = union.mean
                 packed = local.around(mean).pack()
-                union = Moments.unpack(self.comm.allreduce(packed, out=packed)).around(-mean)
+                union = Moments.unpack(self.comm.holders.allreduce(packed, out=packed)).around(-mean)
         return union
 
     def sum_backward(self, local: BackwardSums) -> BackwardSums:
@@ -47,7 +47,7 @@ class SharedSums(Talker):
             return local
         packed = local.pack()
         with self.speaks:
-            return BackwardSums.unpack(self.comm.allreduce(packed, out=packed))
+            return BackwardSums.unpack(self.comm.holders.allreduce(packed, out=packed))
 
 
 class SyncBatchNorm(SharedSums, BatchNorm):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 
@@ -133,7 +134,7 @@ class MeasuredReading:
         """N."""
         return float(len(self.entity))
 
-    @property
+    @cached_property
     def same(self) -> float:
         """P."""
         return same_entity(np.unique(self.entity, return_counts=True)[1])

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from ..arrays import Array
 from ..comm.base import Communicator
+from ..data.orders import Rows
 from ..nn.losses import Loss
 from ..nn.module import Module
 from ..optim.base import Optimizer
@@ -20,7 +21,7 @@ def fit(
     comm: Communicator,
     x: Array,
     y: Array,
-    batches: Iterable[Array],
+    batches: Iterable[Rows],
     schedule: Schedule | None = None,
     adjust: Adjust | None = None,
 ) -> Iterator[tuple[int, float]]:
@@ -36,7 +37,7 @@ def fit(
         x: rows, of which this rank trains on those that `batches` names.
         y: their labels.
         batches: row indices of this rank's batch for each step, equally many steps on every rank: what `data.epochs` or
-            `data.batches` gives.
+            `data.batches` gives for `comm.rank`, or for `comm.ranks` (stacked ones too).
         schedule: of the learning rate, as a factor of the optimiser's own, by steps of this loop. Between
             steps the rate is the optimiser's own.
         adjust: as for `step`.
@@ -52,7 +53,8 @@ def fit(
         lr = optimizer.lr
         optimizer.lr = lr * schedule(done) if schedule else lr
         try:
-            mean_loss = step(model, loss, optimizer, comm, x[rows], y[rows], adjust=adjust)
+            with comm.holds(rows) as at_hand:
+                mean_loss = step(model, loss, optimizer, comm, x[at_hand], y[at_hand], adjust=adjust)
         finally:  # before the reader has his turn: who leaves the loop may train on
             optimizer.lr = lr
         yield done + 1, mean_loss

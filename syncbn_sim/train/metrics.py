@@ -30,14 +30,14 @@ def accuracy(logits: Array, labels: Array, comm: Communicator) -> float:
     if logits.size or labels.size:  # a rank without rows need not know what its rows would be
         check_classes("accuracy", logits, labels)
     right = (logits.argmax(axis=1) == labels) & np.isfinite(logits).all(axis=1) if len(labels) else np.zeros(0)
-    return _ratio(comm.allreduce(np.array([right.sum(), len(labels)], np.float64)), "accuracy")
+    return _ratio(comm.holders.allreduce(np.array([right.sum(), len(labels)], np.float64)), "accuracy")
 
 
 def log_loss(logits: Array, labels: Array, comm: Communicator) -> float:
     """Mean binary cross-entropy in nats of logits (N,) or (N, 1), labels (N,) 0 or 1. Talks: one all-reduce of 2 float64."""
     logits, labels = _two_classes("log loss", logits, labels)
     losses, _ = binary_cross_entropy_with_logits(logits, labels)
-    return _ratio(comm.allreduce(np.array([losses.sum(), float(len(labels))])), "log loss")
+    return _ratio(comm.holders.allreduce(np.array([losses.sum(), float(len(labels))])), "log loss")
 
 
 def normalised_entropy(logits: Array, labels: Array, comm: Communicator) -> float:
@@ -46,7 +46,9 @@ def normalised_entropy(logits: Array, labels: Array, comm: Communicator) -> floa
     Talks: two all-reduces of 2 float64.
     """
     logits, labels = _two_classes("normalised entropy", logits, labels)
-    rate = _ratio(comm.allreduce(np.array([labels.sum(dtype=np.float64), float(len(labels))])), "normalised entropy")
+    rate = _ratio(
+        comm.holders.allreduce(np.array([labels.sum(dtype=np.float64), float(len(labels))])), "normalised entropy"
+    )
     if not 0 < rate < 1:
         raise CountError(
             "normalised entropy",
@@ -69,6 +71,7 @@ def auc(scores: Array, labels: Array, comm: Communicator) -> float:
         CountError: one of the classes is missing.
     """
     scores, labels = _two_classes("AUC", scores, labels)
+    comm = comm.holders
     pooled = np.concatenate(comm.allgather(np.stack([scores, labels], axis=1).astype(np.float64)))
     # The sort is the expensive part; where ranks share cores, R copies of it would take R times as long.
     positives, rows = float((pooled[:, 1] > 0.5).sum()), len(pooled)
@@ -101,9 +104,9 @@ def r_squared(predictions: Array, labels: Array, comm: Communicator) -> float:
     if predictions.size or labels.size:
         check_numbers("R^2", predictions, labels)
     predictions, labels = predictions.astype(np.float64), labels.astype(np.float64)
-    mean = _ratio(comm.allreduce(np.array([labels.sum(), float(len(labels))])), "R^2")
+    mean = _ratio(comm.holders.allreduce(np.array([labels.sum(), float(len(labels))])), "R^2")
     residual, spread = ((labels - predictions.reshape(-1)) ** 2).sum(), ((labels - mean) ** 2).sum()
-    residual, spread = comm.allreduce(np.array([residual, spread], np.float64))
+    residual, spread = comm.holders.allreduce(np.array([residual, spread], np.float64))
     if spread == 0:
         raise CountError(
             "R^2", got="equal labels in all rows", expected="labels that differ", do="Evaluate on more rows."

@@ -8,7 +8,8 @@ import numpy as np
 
 from ..arrays import Array
 from ..comm.base import Communicator
-from ..errors import ArgumentError
+from ..comm.stretches import rank_offsets
+from ..errors import ArgumentError, ShapeError
 from ..nn.contexts import check_no_contexts, clear_contexts
 from ..nn.losses import Loss
 from ..nn.module import Module
@@ -37,7 +38,7 @@ def step(
         loss: returns a sum and a count.
         optimizer: of the model's parameters.
         comm: the ranks.
-        x: this rank's rows.
+        x: this rank's rows; those of all ranks held, where they are stacked in one array, inside `with comm.holds(rows):`.
         y: their labels.
         weights: their frequency weights.
         adjust: told the gradient of the mean loss by all parameters, flat, float64 and equal on every rank; returns the one to step
@@ -52,7 +53,9 @@ def step(
     Raises:
         ContextError: earlier forward passes are still waiting for their backward pass.
         ArgumentError: the optimiser was built over another model's parameters.
+        ShapeError: rows of stacked ranks of which nobody has said whose they are.
     """
+    _check_whose(x, comm)
     check_no_contexts(model)
     model.zero_grad()  # what an earlier backward pass has left is not this batch's
     try:
@@ -88,7 +91,19 @@ def sum_gradients(
         The gradient of the mean loss (zero if the count is 0) by all parameters, flat; loss sum and count over all ranks.
     """
     packed = optimizer.pack_gradients(loss_sum, count)
-    comm.allreduce(packed, out=packed)
+    comm.holders.allreduce(packed, out=packed)
     gradient, loss_sum, count = packed[:-2], float(packed[-2]), float(packed[-1])
     gradient /= max(count, np.finfo(np.float64).tiny)
     return gradient, loss_sum, count
+
+
+def _check_whose(x: Array, comm: Communicator) -> None:
+    ranks, offsets = len(comm.ranks), rank_offsets()
+    if offsets is None and ranks > 1:
+        got, expected = f"{len(x)} rows, and nobody has said whose they are", f"the rows of {ranks} ranks"
+    elif offsets is not None and (len(offsets) != ranks + 1 or offsets[-1] != len(x)):
+        got, expected = f"{len(x)} rows on {ranks} ranks", f"the {offsets[-1]} rows of {len(offsets) - 1} ranks at hand"
+    else:
+        return
+    do = "Let train.fit choose them, or write `with comm.holds(rows) as at_hand:` around the step, and pass x[at_hand]."
+    raise ShapeError("x of a step", got=got, expected=expected, do=do)

@@ -20,12 +20,13 @@ from syncbn_sim.comm.mpi.checked import CheckedCommunicator
 from syncbn_sim.errors import ArgumentError, DeadlockError, LaunchError
 
 BY_MPIRUN = {"mpi", "hybrid"}  # see test_contract_mpi below, and test_hybrid.py
+BY_HOLDERS = {"stacked"}  # whose ranks do not talk one by one: test_stacked.py
 OTHER_RANKS = {"serial": [1], "lockstep": [1, 2, 3, 4, 8, 33]}
 
 
 def in_contract() -> list[tuple[str, int]]:
     """(backend, ranks) of whatever has a row in the table and starts its ranks itself."""
-    own = [backend for backend in BACKENDS if backend not in BY_MPIRUN]
+    own = [backend for backend in BACKENDS if backend not in BY_MPIRUN | BY_HOLDERS]
     return [(backend, ranks) for backend in own for ranks in OTHER_RANKS.get(backend, [1, 2, 3, 4, 8])]
 
 

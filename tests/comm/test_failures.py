@@ -283,11 +283,12 @@ def test_shorter_shards_never_hang_an_epoch() -> None:
     assert launch(epoch, 4) == [([4, 1], 6), ([4, 1], 6), ([4, 0], 6), ([4, 0], 6)]
 
 
-@pytest.mark.parametrize("backend", ["threads", "mpi"])
+@pytest.mark.parametrize("backend", ["stacked", "threads", "mpi"])
 def test_ctrl_c_stops_at_once_and_leaves_nothing(backend: str, tmp_path: Path) -> None:
     pytest.importorskip("tyro")
     start = [sys.executable, "mpi_examples/train.py"]
-    command = [*start, "--ranks", "4"] if backend == "threads" else [mpirun_command(), "-n", "4", *start]
+    mpirun = [mpirun_command(), "-n", "4", *start]
+    command = mpirun if backend == "mpi" else [*start, "--ranks", "4", "--backend", backend]
     if command[0] is None:
         pytest.skip("no mpirun")
     process = subprocess.Popen(

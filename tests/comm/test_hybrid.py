@@ -55,7 +55,7 @@ def test_ranks_must_be_a_multiple_of_the_processes() -> None:
 
 
 def test_main_job_runs_more_ranks_than_processes(tmp_path: Path) -> None:
-    out = tmp_path / "runs"
+    """Stacked in each process, where nobody says otherwise; lockstep ranks find the same."""
     options = [
         "--task",
         "digits",
@@ -68,11 +68,16 @@ def test_main_job_runs_more_ranks_than_processes(tmp_path: Path) -> None:
         "--arms",
         "sorted+local,sorted+sync",
     ]
-    done = run_mpi(2, "mpi_examples/train.py", *options, "--out", str(out))
-    assert done.returncode == 0, done.stderr
-    assert "digits: 16 ranks (hybrid) x 4 images" in done.stdout
-    (result,) = json.loads((next(out.iterdir()) / "result.json").read_text())
-    assert result["arms"]["sorted+sync"]["accuracy"]["mean"] > 0.5
+    found = {}
+    for backend, chosen in (("stacked", []), ("hybrid", ["--backend", "hybrid"])):
+        out = tmp_path / backend
+        done = run_mpi(2, "mpi_examples/train.py", *options, *chosen, "--out", str(out))
+        assert done.returncode == 0, done.stderr
+        assert f"digits: 16 ranks ({backend}) x 4 images" in done.stdout
+        (result,) = json.loads((next(out.iterdir()) / "result.json").read_text())
+        found[backend] = {arm: metrics["accuracy"]["mean"] for arm, metrics in result["arms"].items()}
+        assert found[backend]["sorted+sync"] > 0.5
+    assert found["stacked"] == pytest.approx(found["hybrid"], abs=0.02)
 
 
 def test_mismatch_inside_a_process_is_named() -> None:

@@ -298,7 +298,7 @@ def test_process_that_vanishes_takes_the_job_with_it(tmp_path: Path) -> None:
     timed_mpi(3, "launch(lambda comm: os._exit(0) if comm.rank == 1 else comm.barrier())", tmp_path, **IMPATIENT)
 
 
-@pytest.mark.parametrize("backend", ["threads", "lockstep"])
+@pytest.mark.parametrize("backend", ["threads", "lockstep", "stacked"])
 def test_ctrl_c_ends_a_rank_that_computes_for_ever(backend: str, tmp_path: Path) -> None:
     """The documented limit of ranks in one process: nobody ends it but you."""
     script = tmp_path / "script.py"

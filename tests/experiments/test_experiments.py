@@ -213,6 +213,42 @@ def test_ranks_of_one_process_are_not_started_on_several(files: Path) -> None:
     assert not (files / "runs").exists()
 
 
+def test_only_what_says_so_is_stacked(files: Path) -> None:
+    """Ranks of the page's experiment talk by themselves: refused where it is asked for, and where it says what is not true."""
+    done = command(ROOT, "run", f"{NAME}.py", "--backend", "stacked", cwd=files)
+    assert done.returncode != 0
+    assert f"--backend: got stacked, and {NAME}, whose ranks talk by themselves, expected ranks that" in done.stderr
+    (files / "bold.py").write_text(CODE.replace("    table=table,", "    table=table,\n    stackable=True,"))
+    done = command(ROOT, "run", "bold.py", cwd=files)
+    assert done.returncode != 0
+    assert "stacked ranks: got allreduce of a rank by itself" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (files / "runs").exists()
+    done = command(ROOT, "run", "bold.py", "--backend", "threads", "--seeds", "5", cwd=files)
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize(
+    ("ranks", "processes", "backend"),
+    [(None, 0, "stacked"), (1, 0, "serial"), (4, 1, "stacked"), (4, 2, "stacked"), (2, 2, "mpi"), (None, 2, "mpi")],
+)
+def test_what_ranks_are_where_nobody_has_said(
+    ranks: int | None, processes: int, backend: str, files: Path, tmp_path: Path
+) -> None:
+    (files / "quiet.py").write_text(
+        re.sub(
+            "x = np.random.*\n.*comm.allreduce.*\n",
+            "n, total, squares, variances = 8, 0.0, 8.0, comm.holders.allreduce(np.ones(1))[0]\n",
+            CODE,
+        ).replace("    table=table,", "    table=table,\n    stackable=True,")
+    )
+    chosen = ["--json", "--seeds", "3", *([] if ranks is None else ["--ranks", str(ranks)])]
+    done = command(ROOT, "run", "quiet.py", *chosen, ranks=processes, cwd=files)
+    assert done.returncode == 0, done.stderr
+    (result,) = json.loads(done.stdout)
+    assert (result["ranks"], result["backend"]) == (ranks or processes or 8, backend)
+
+
 OPTIONS = """
     numbers: tuple[int, ...] = (1, 2)
     betas: tuple[float, float] = (0.9, 0.999)

@@ -78,15 +78,16 @@ def test_request_log_loses_auc_under_local_batch_norm_and_sync_recovers_most() -
 
 @pytest.fixture(scope="module")
 def quick_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str, Path]]:
-    """The script on 2 ranks, as threads and under mpirun: stdout and the folder it wrote."""
+    """The script on 2 ranks, as it comes (stacked), as threads and under mpirun: stdout and the folder it wrote."""
     found = {}
-    for backend in ("threads", "mpi"):
+    for backend in ("stacked", "threads", "mpi"):
         out = tmp_path_factory.mktemp(backend)
         options = [*QUICK, "--out", str(out)]
         if backend == "mpi":
             done = run_mpi(2, SCRIPT, *options)
         else:
-            done = run([sys.executable, SCRIPT, "--ranks", "2", *options])
+            chosen = ["--backend", "threads"] if backend == "threads" else []
+            done = run([sys.executable, SCRIPT, "--ranks", "2", *chosen, *options])
         assert done.returncode == 0, done.stderr
         assert "digits:" in done.stderr  # the progress bar, of one rank: it counts up
         shown = [int(n) for n in re.findall(r"(\d+)/3360 ", done.stderr)]
@@ -96,11 +97,13 @@ def quick_runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, tuple[str,
     return found
 
 
-@pytest.mark.parametrize("backend", ["threads", "mpi"])
+@pytest.mark.parametrize("backend", ["stacked", "threads", "mpi"])
 def test_script_prints_a_table_and_a_sentence_and_writes_a_folder(backend: str, quick_runs: dict) -> None:
     stdout, folder = quick_runs[backend]
     assert stdout.count(f"digits: 2 ranks ({backend}) x 4 images") == 1
     assert all(f"\n{arm}" in stdout for arm in ARMS)
+    assert ("not measured: stacked ranks add up without talk." in stdout) == (backend == "stacked")
+    assert ("% of the time of a step here" in stdout) == (backend != "stacked")
     for words in (
         "sorted - iid, points",
         "effective",
@@ -133,15 +136,25 @@ def test_result_json_has_its_fields(quick_runs: dict) -> None:
             "bytes_per_step",
             "share_of_step",
         }
-        assert 0 < task["sync"]["share_of_step"] < 1
+        share = task["sync"]["share_of_step"]
+        assert share is None if backend == "stacked" else 0 < share < 1
         assert task["seconds"] > 0
 
 
-def test_threads_and_mpi_find_the_same(quick_runs: dict) -> None:
+@pytest.mark.parametrize("backend", ["stacked", "mpi"])
+def test_whatever_a_rank_is_the_same_is_found(backend: str, quick_runs: dict) -> None:
     """float32 nets trained on sums that differ in the last bit: the same accuracy but for a few images of 449."""
-    a, b = (json.loads((folder / "result.json").read_text())[0]["arms"] for _, folder in quick_runs.values())
+    a, b = (json.loads((quick_runs[each][1] / "result.json").read_text())[0]["arms"] for each in (backend, "threads"))
     for arm in ARMS:
         np.testing.assert_allclose(a[arm]["accuracy"]["values"], b[arm]["accuracy"]["values"], atol=0.02)
+
+
+def test_one_stacked_rank_is_a_serial_run() -> None:
+    pytest.importorskip("sklearn")
+    config = sorted_batches.Config(arms=("iid+local", "iid+sync", "iid+averaged"), rows=64, epochs=1, seeds=1)
+    stacked, serial = (launch(sorted_batches.run, 1, backend, args=(config,))[0] for backend in ("stacked", "serial"))
+    assert stacked.arms == serial.arms
+    assert 0 < stacked.sync.share_of_step < 1
 
 
 def test_json_alone_on_stdout_and_config_file(tmp_path: Path) -> None:

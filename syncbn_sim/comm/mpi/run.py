@@ -1,4 +1,4 @@
-"""A function on every process that mpirun has started, or on lockstep ranks inside them: from start to end."""
+"""A function on every process that mpirun has started, or on ranks inside them: from start to end."""
 
 from __future__ import annotations
 
@@ -9,10 +9,9 @@ from functools import partial
 from typing import Any
 
 from ...errors import LaunchError
+from .. import hybrid, stacked
 from ..base import Communicator
 from ..calls import on_rank, rank_name
-from ..hybrid import HybridCommunicator
-from ..lockstep import run as run_lockstep
 from .board import Board
 from .checked import CheckedCommunicator
 from .communicator import MPICommunicator
@@ -21,9 +20,12 @@ from .machines import on_one_machine
 from .start import start_mpi, world_rank, world_size
 from .watchdog import the_watchdog
 
+# (body, so many ranks of this process, the processes' communicator) -> results by rank.
+Inside = Callable[[Callable[[Communicator], Any], int, Communicator], list[Any]]
+
 
 def run(
-    body: Callable[[Communicator], Any], ranks: int | None, checked: bool, several: bool = False
+    body: Callable[[Communicator], Any], ranks: int | None, checked: bool, several: Inside | None = None
 ) -> list[Any] | None:
     """Runs body(comm) on every rank.
 
@@ -31,7 +33,7 @@ def run(
         body: called once per rank.
         ranks: how many; None: one per process.
         checked: compare every collective over the ranks first.
-        several: a process may have several ranks inside.
+        several: how ranks inside a process run; None: there is one in each.
 
     Returns:
         The results by rank, on rank 0; None elsewhere. An error ends every process of the job.
@@ -39,15 +41,12 @@ def run(
     Raises:
         LaunchError: the processes are not as many, or cannot have so many inside each.
     """
-    inner, comm, inside = _start(ranks, checked, several)
+    inner, comm, inside = _start(ranks, checked, several is not None)
     # Python's own handler runs only between bytecodes: a rank blocked inside MPI would not hear Ctrl-C.
     on_main_thread = threading.current_thread() is threading.main_thread()
     previous = signal.signal(signal.SIGINT, signal.SIG_DFL) if on_main_thread else None
     try:
-        if inside == 1:
-            results = [body(comm)]
-        else:
-            results = run_lockstep(body, inside, view=lambda rank: HybridCommunicator(rank, comm))
+        results = several(body, inside, comm) if several else [body(comm)]
         if isinstance(comm, CheckedCommunicator):
             comm.finish()
         gathered = inner.gather_results(results)
@@ -62,6 +61,18 @@ def run(
     finally:
         if previous is not None:
             signal.signal(signal.SIGINT, previous)
+
+
+def run_hybrid(body: Callable[[Communicator], Any], ranks: int | None, checked: bool) -> list[Any] | None:
+    """Lockstep ranks inside each process."""
+    return run(body, ranks, checked, hybrid.run)
+
+
+def run_stacked(body: Callable[[Communicator], Any], ranks: int | None, checked: bool) -> list[Any] | None:
+    """Ranks stacked in each process; without mpirun, in this one."""
+    if world_size() is None:
+        return stacked.run(body, ranks or 1)
+    return run(body, ranks, checked, stacked.run)
 
 
 def _start(ranks: int | None, checked: bool, several: bool) -> tuple[MPICommunicator, Communicator, int]:
