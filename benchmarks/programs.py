@@ -10,12 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from syncbn_sim import nn
 from syncbn_sim.comm import Communicator, launch
 from syncbn_sim.comm.serial import SerialCommunicator
 
 from . import nets
 from .nets import Raw, Timed
+from .scale import Shape
+from .simulated import Ranks
 
 
 def allreduce(comm: Communicator, sizes: list[int], rounds: int) -> dict[str, dict[str, list[float]]]:
@@ -50,17 +51,16 @@ def half_batch(comm: Communicator, shapes: list[list[int]], rounds: int) -> dict
     torch.set_num_threads(comm.size)
     cores = sorted(os.sched_getaffinity(0))
     found = {}
-    for shape in shapes:
-        batch = rivals.Batch(tuple(shape))
-        theirs, truth = rivals.torch_native(batch), rivals.textbook(batch)()
-        mine = rivals.Batch(tuple(shape))
+    for size in shapes:
+        batch, mine = (rivals.Batch(Shape(tuple(size))) for _ in range(2))
+        theirs, truth = rivals.torch_native(batch), rivals.plain(batch, np.float64)()
         mine.x, mine.dy = (np.array_split(a, comm.size)[comm.rank].copy() for a in (batch.x, batch.dy))
-        ours = rivals.ours(mine, nn.SyncBatchNorm, comm=comm)
-        part = tuple(np.array_split(np.asarray(a), comm.size)[comm.rank] for a in truth[:2])
-        y, dx, dw, db = ours()
-        sums = (comm.allreduce(g.astype(np.float64)) for g in (dw, db))
-        rivals.check_equal("ours", lambda y=y, dx=dx, sums=sums: (y, dx, *sums), (*part, *truth[2:]))
-        rivals.check_equal("torch", theirs, truth)
+        ours = rivals.ours(mine, comm)
+        part = (np.array_split(np.asarray(a), comm.size)[comm.rank] for a in truth[:2])
+        y, dx, *gradients = ours()
+        sums = (comm.allreduce(np.asarray(g, np.float64)) for g in gradients)
+        rivals.check_equal("ours", (y, dx, *sums), (*part, *truth[2:]))
+        rivals.check_equal("torch", theirs(), truth)
         times: dict[str, list[float]] = {"ours": [], "torch": []}
         count = nets.how_many(comm, ours, 5e-3, 50)  # so that waking up after a rest does not weigh
         for _ in range(rounds):
@@ -69,7 +69,7 @@ def half_batch(comm: Communicator, shapes: list[list[int]], rounds: int) -> dict
             times["ours"].append(nets.together(comm, nets.repeated(ours, count)) / count)
             os.sched_setaffinity(0, cores)
             times["torch"].append(nets.alone(comm, nets.repeated(theirs, count)) / count)
-        found[str(tuple(shape)).replace(" ", "")] = times
+        found[str(batch.shape)] = times
     return found
 
 
@@ -98,25 +98,6 @@ def steps(comm: Communicator, task: str, rounds: int, count: int) -> dict[str, A
     return {"times": times, "step": total, "SyncBN": mean[0], "gradient sum": mean[1], "waiting": mean[2]}
 
 
-def heavy(comm: Communicator, seconds: float, rounds: int) -> dict[str, list[float]]:
-    """A step whose compute per rank takes at least so many seconds: on rank 0 alone, and on all ranks."""
-    rows = 32
-    while True:
-        alone = nets.wide_net(SerialCommunicator(), rows)
-        alone()
-        took = comm.bcast(min(nets.alone(comm, alone) for _ in range(5)))
-        if took >= seconds:
-            break
-        rows *= 2
-    both = nets.wide_net(comm, rows)
-    both()
-    times: dict[str, list[float]] = {"alone": [], "all": [], "rows": [rows]}
-    for _ in range(rounds):
-        times["alone"].append(nets.alone(comm, alone))
-        times["all"].append(nets.together(comm, both))
-    return times
-
-
 def digits(comm: Communicator, rounds: int, count: int, own: bool) -> dict[str, list[float]]:
     """Seconds of a digits training step, as users run it, or by the MPI library's `own` all-reduce."""
     if own:
@@ -129,7 +110,14 @@ def digits(comm: Communicator, rounds: int, count: int, own: bool) -> dict[str, 
     return {"step": [nets.together(comm, lambda: call(count)) / count for _ in range(rounds)]}
 
 
-PROGRAMS = {f.__name__: f for f in (allreduce, half_batch, steps, heavy, digits)}
+def simulated(comm: Communicator, rows: int, rounds: int) -> list[float]:
+    """Seconds of a digits training step with so many rows per rank."""
+    step = Ranks(comm.size, rows).ours(comm)
+    step()
+    return [nets.together(comm, step) for _ in range(rounds)]
+
+
+PROGRAMS = {f.__name__: f for f in (allreduce, half_batch, steps, digits, simulated)}
 
 if __name__ == "__main__":
     results = launch(PROGRAMS[sys.argv[1]], kwargs=json.loads(sys.argv[2]), backend="mpi")

@@ -1,18 +1,21 @@
-"""One batch norm training step, forward and backward, as everybody does it."""
+"""One training step of a norm, forward and backward, as everybody does it."""
 
 from __future__ import annotations
 
 import importlib.util
 import os
 from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import numpy as np
 
 from syncbn_sim import nn
-from syncbn_sim.arrays import Array
-from syncbn_sim.functional import batch_norm as readable
-from syncbn_sim.functional.kernels import batch_of
-from syncbn_sim.workspace import Workspace
+from syncbn_sim.comm import Communicator
+from syncbn_sim.functional.box import box_of
+from syncbn_sim.kernels import steps
+
+from .scale import Shape
 
 EPS, MOMENTUM = 1e-5, 0.1
 Step = Callable[[], tuple[object, ...]]  # -> y, dx, gradient of weight, gradient of bias
@@ -25,28 +28,57 @@ def installed(name: str) -> bool:
 
 
 class Batch:
-    """An input, a random cotangent, and parameters. `last`: the channels are on the last axis."""
+    """An input, a random cotangent, parameters, and over what a norm sums.
 
-    def __init__(self, shape: tuple[int, ...], last: bool = False, ratio: float = 1.0) -> None:
+    Attributes:
+        x, dy: float32.
+        weight, bias: (C,).
+        view: shape of x in which the values of one statistic fill whole axes.
+        axes: these.
+        per_channel: shape of a number per channel, beside that view.
+    """
+
+    def __init__(self, shape: Shape, ratio: float = 1.0) -> None:
         rng = np.random.default_rng(0)
-        self.shape, self.last, self.channels = shape, last, shape[-1 if last else 1]
-        self.x = (rng.normal(size=shape) + ratio).astype(np.float32)
-        self.dy = rng.normal(size=shape).astype(np.float32)
+        self.shape, size = shape, shape.size
+        channel = -1 if shape.last or shape.norm == "LayerNorm" else 1
+        self.channels = size[channel]
+        self.x = (rng.normal(size=size) + ratio).astype(np.float32)
+        self.dy = rng.normal(size=size).astype(np.float32)
         self.weight = rng.uniform(0.5, 2, self.channels).astype(np.float32)
         self.bias = rng.normal(size=self.channels).astype(np.float32)
+        if shape.norm in ("GroupNorm", "InstanceNorm"):
+            groups = shape.groups or self.channels
+            self.view = (size[0], groups, self.channels // groups, *size[2:])
+            self.axes = tuple(range(2, len(self.view)))
+            self.per_channel = (1, *self.view[1:3], *(1 for _ in size[2:]))
+        else:
+            channel %= len(size)
+            self.view, rest = size, tuple(axis for axis in range(len(size)) if axis != channel)
+            self.axes = (channel,) if shape.norm == "LayerNorm" else rest
+            self.per_channel = tuple(1 if axis in rest else self.channels for axis in range(len(size)))
 
-    def second(self, array: Array) -> Array:
-        """A view with the channels on axis 1."""
-        return np.moveaxis(array, -1, 1) if self.last else array
+    def tensors(self) -> list[Any]:
+        """Torch's x and dy, with the channels on axis 1, weight and bias."""
+        import torch
 
-    def back(self, array: Array) -> Array:
-        """A view with the channels where the batch has them."""
-        return np.moveaxis(array, 1, -1) if self.last else array
+        x, dy, weight, bias = (torch.from_numpy(a) for a in (self.x, self.dy, self.weight, self.bias))
+        return [x.movedim(-1, 1), dy.movedim(-1, 1), weight, bias] if self.shape.last else [x, dy, weight, bias]
+
+    def back(self, tensor: Any) -> Any:
+        """Torch's y or dx with the channels where the batch has them."""
+        return tensor.movedim(1, -1) if self.shape.last else tensor
 
 
-def ours(batch: Batch, make: Callable[..., nn.BatchNorm] = nn.BatchNorm, **options: object) -> Step:
-    """The layer as a net uses it, running statistics and parameter gradients included."""
-    layer = make(batch.channels, EPS, MOMENTUM, channel_axis=-1 if batch.last else 1, **options)
+def ours(batch: Batch, comm: Communicator | None = None) -> Step:
+    """The layer as a net uses it, running statistics and parameter gradients included; over ranks, if there are any."""
+    shape, channels = batch.shape, batch.channels
+    layer: Any
+    if shape.norm == "BatchNorm":
+        kind = nn.BatchNorm if comm is None else partial(nn.SyncBatchNorm, comm=comm)
+        layer = kind(channels, EPS, MOMENTUM, channel_axis=-1 if shape.last else 1)
+    else:
+        layer = _with_arguments(getattr(nn, shape.norm), batch)
     layer.weight.data[:], layer.bias.data[:] = batch.weight, batch.bias
 
     def step() -> tuple[object, ...]:
@@ -57,51 +89,52 @@ def ours(batch: Batch, make: Callable[..., nn.BatchNorm] = nn.BatchNorm, **optio
     return step
 
 
-def our_functions(batch: Batch) -> Step:
-    """The functions that the layer calls, without the layer: what its own bookkeeping costs is the difference."""
-    space, second, back = Workspace(), batch.second, batch.back
+def _with_arguments(kind: Callable[..., Any], batch: Batch) -> Any:
+    """A layer of ours or of torch's, which share names and arguments."""
+    if batch.shape.norm == "GroupNorm":
+        return kind(batch.shape.groups, batch.channels, EPS)
+    return kind(batch.channels, EPS, **({"affine": True} if batch.shape.norm == "InstanceNorm" else {}))
+
+
+def loops(batch: Batch) -> Step:
+    """The steps that the layer takes, with everything ready: the rest of its time is its own."""
+    step, shape = steps(), batch.shape
+    groups = {"GroupNorm": shape.groups, "LayerNorm": 1}.get(shape.norm, batch.channels)
+    box = box_of(batch.x, -1 if shape.last or shape.norm == "LayerNorm" else 1, groups)
+    box = box if shape.norm == "BatchNorm" else box.by_row()
+    x, dy = box.flat(batch.x), box.flat(batch.dy)
+    y, dx = np.empty_like(x), np.empty_like(x)
+    weight, bias = batch.weight.astype(np.float64), batch.bias.astype(np.float64)
+    _, _, deviation_sq, mean, n = step.moments(x, box, None)
+    var = deviation_sq / n
+    inner = np.ones_like(weight) if shape.norm == "BatchNorm" else weight  # what cells sum, as the layers do
+    scale = (weight if shape.norm == "BatchNorm" else 1.0) / n
+
+    def each() -> tuple[object, ...]:
+        step.moments(x, box, None)
+        inv_std = step.normalise(x, box, mean, var, EPS, weight, bias, y)
+        cells, channels = step.backward_sums(dy, x, box, mean, inv_std, inner)
+        step.input_gradient(dy, x, box, None, mean, inv_std, weight, cells * scale, dx)
+        return box.restored(y), box.restored(dx), channels[1], channels[0]
+
+    return each
+
+
+def plain(batch: Batch, dtype: type[np.floating] = np.float32) -> Step:
+    """What one would write in NumPy, two passes for the variance; in float64 the truth that the others are held against."""
+    view, axes, shape = batch.view, batch.axes, batch.shape.size
+    x, dy = (a.reshape(view).astype(dtype) for a in (batch.x, batch.dy))
+    weight, bias = (a.reshape(batch.per_channel).astype(dtype) for a in (batch.weight, batch.bias))
+    others = tuple(axis for axis, n in enumerate(batch.per_channel) if n == 1)
 
     def step() -> tuple[object, ...]:
-        x, dy = second(batch.x), second(batch.dy)
-        kept = batch_of(x, None, space)
-        local = kept.local_moments()
-        y = kept.normalise(local.mean, local.var(), EPS, batch.weight, batch.bias)
-        sums = kept.local_backward_sums(dy)
-        dx = kept.input_gradient(batch.weight, sums, local.count)
-        return back(y), back(dx), sums.dy_x_hat, sums.dy
-
-    return step
-
-
-def textbook(batch: Batch) -> Step:
-    """functional/batch_norm.py, in float64 as it computes; the truth the others are held against."""
-    x, dy = batch.second(batch.x), batch.second(batch.dy)
-
-    def step() -> tuple[object, ...]:
-        local = readable.local_moments(x)
-        x_hat, inv_std = readable.standardize(x, local.mean, local.var(), EPS)
-        y = readable.scale_and_shift(x_hat, batch.weight, batch.bias)
-        sums = readable.local_backward_sums(dy, x_hat)
-        dx = readable.input_gradient(dy, x_hat, inv_std, batch.weight, sums, local.count)
-        return batch.back(y), batch.back(dx), sums.dy_x_hat, sums.dy
-
-    return step
-
-
-def plain(batch: Batch) -> Step:
-    """What one would write in NumPy without thinking of float64, two passes for the variance."""
-    axes = tuple(a for a in range(batch.x.ndim) if a != (batch.x.ndim - 1 if batch.last else 1))
-    shape = [1 if a in axes else -1 for a in range(batch.x.ndim)]
-    weight, bias, count = batch.weight.reshape(shape), batch.bias.reshape(shape), batch.x.size // batch.channels
-
-    def step() -> tuple[object, ...]:
-        inv_std = 1 / np.sqrt(batch.x.var(axis=axes, keepdims=True) + np.float32(EPS))
-        x_hat = (batch.x - batch.x.mean(axis=axes, keepdims=True)) * inv_std
+        centred = x - x.mean(axes, keepdims=True)
+        inv_std = 1 / np.sqrt((centred * centred).mean(axes, keepdims=True) + dtype(EPS))
+        x_hat = centred * inv_std
         y = weight * x_hat + bias
-        db = batch.dy.sum(axis=axes, keepdims=True)
-        dw = (batch.dy * x_hat).sum(axis=axes, keepdims=True)
-        dx = weight * inv_std * (batch.dy - (db + x_hat * dw) / np.float32(count))
-        return y, dx, dw.ravel(), db.ravel()
+        g = weight * dy
+        dx = inv_std * (g - g.mean(axes, keepdims=True) - x_hat * (g * x_hat).mean(axes, keepdims=True))
+        return y.reshape(shape), dx.reshape(shape), (dy * x_hat).sum(others).ravel(), dy.sum(others).ravel()
 
     return step
 
@@ -110,54 +143,70 @@ def torch_native(batch: Batch) -> Step:
     """Torch's own forward and backward functions, without autograd around them."""
     import torch
 
-    x, dy, w, b = (
-        torch.from_numpy(a) for a in (batch.second(batch.x), batch.second(batch.dy), batch.weight, batch.bias)
-    )
-    mean, var = torch.zeros(batch.channels), torch.ones(batch.channels)
+    native, (x, dy, w, b), channels = torch.ops.aten, batch.tensors(), batch.channels
+    n, length, all_three = len(x), x[0].numel() // channels, [True, True, True]
 
-    def step() -> tuple[object, ...]:
-        y, m, inv_std = torch.native_batch_norm(x, w, b, mean, var, True, MOMENTUM, EPS)
-        backward = torch.ops.aten.native_batch_norm_backward
-        dx, dw, db = backward(dy, x, w, mean, var, m, inv_std, True, EPS, [True, True, True])
-        return _last(batch, y), _last(batch, dx), dw, db
+    def batch_norm() -> tuple[object, ...]:
+        y, m, inv_std = native.native_batch_norm(x, w, b, mean, var, True, MOMENTUM, EPS)
+        backward = native.native_batch_norm_backward
+        dx, dw, db = backward(dy, x, w, mean, var, m, inv_std, True, EPS, all_three)
+        return batch.back(y), batch.back(dx), dw, db
 
-    return step
+    def group_norm() -> tuple[object, ...]:
+        groups = batch.shape.groups
+        y, m, inv_std = native.native_group_norm(x, w, b, n, channels, length, groups, EPS)
+        return y, *native.native_group_norm_backward(dy, x, m, inv_std, w, n, channels, length, groups, all_three)
+
+    def instance_norm() -> tuple[object, ...]:
+        # As torch.instance_norm: a batch of one with more channels.
+        wide, weight = (1, n * channels, *x.shape[2:]), w.repeat(n)
+        y, m, inv_std = native.native_batch_norm(x.view(wide), weight, b.repeat(n), None, None, True, 0.0, EPS)
+        backward = native.native_batch_norm_backward
+        dx, dw, db = backward(dy.view(wide), x.view(wide), weight, None, None, m, inv_std, True, EPS, all_three)
+        return y.view(x.shape), dx.view(x.shape), dw.view(n, channels).sum(0), db.view(n, channels).sum(0)
+
+    def layer_norm() -> tuple[object, ...]:
+        y, m, inv_std = native.native_layer_norm(x, [channels], w, b, EPS)
+        return y, *native.native_layer_norm_backward(dy, x, [channels], m, inv_std, w, b, all_three)
+
+    mean, var = torch.zeros(channels), torch.ones(channels)
+    ways = {"GroupNorm": group_norm, "InstanceNorm": instance_norm, "LayerNorm": layer_norm}
+    return ways.get(batch.shape.norm, batch_norm)
 
 
 def torch_autograd(batch: Batch) -> Step:
-    """torch.nn.BatchNorm1d or 2d as a net uses it."""
+    """Torch's layer as a net uses it."""
     import torch
 
-    layer = (torch.nn.BatchNorm1d if batch.x.ndim == 2 else torch.nn.BatchNorm2d)(batch.channels, EPS, MOMENTUM)
+    norm = batch.shape.norm
+    dimensions = {"BatchNorm": "1d" if batch.x.ndim == 2 else "2d", "InstanceNorm": "2d"}.get(norm, "")
+    layer = _with_arguments(getattr(torch.nn, norm + dimensions), batch)
+    x, dy, weight, bias = batch.tensors()
     with torch.no_grad():
-        layer.weight.copy_(torch.from_numpy(batch.weight))
-        layer.bias.copy_(torch.from_numpy(batch.bias))
-    x, dy = torch.from_numpy(batch.second(batch.x)).requires_grad_(), torch.from_numpy(batch.second(batch.dy))
+        layer.weight.copy_(weight)
+        layer.bias.copy_(bias)
+    x.requires_grad_()
 
     def step() -> tuple[object, ...]:
         x.grad = layer.weight.grad = layer.bias.grad = None
         y = layer(x)
         y.backward(dy)
-        return _last(batch, y.detach()), _last(batch, x.grad), layer.weight.grad, layer.bias.grad
+        return batch.back(y.detach()), batch.back(x.grad), layer.weight.grad, layer.bias.grad
 
     return step
 
 
-def _last(batch: Batch, tensor):  # type: ignore[no-untyped-def]
-    return tensor.movedim(1, -1) if batch.last else tensor
-
-
 def jax_jit(batch: Batch) -> Step:
     """Forward and backward in one jitted function, so that XLA may fuse as it likes."""
-    jax = single_threaded_jax()
-    jnp, axis = jax.numpy, batch.x.ndim - 1 if batch.last else 1
-    axes = tuple(a for a in range(batch.x.ndim) if a != axis)
-    shape = [1 if a in axes else -1 for a in range(batch.x.ndim)]
+    jax = one_thread_of_jax()
+    jnp, view, axes = jax.numpy, batch.view, batch.axes
 
     def forward(x, weight, bias):  # type: ignore[no-untyped-def]
+        x = x.reshape(view)
         mean = x.mean(axes, keepdims=True)
         var = jnp.square(x - mean).mean(axes, keepdims=True)
-        return weight.reshape(shape) * (x - mean) * jax.lax.rsqrt(var + EPS) + bias.reshape(shape)
+        weight, bias = weight.reshape(batch.per_channel), bias.reshape(batch.per_channel)
+        return (weight * (x - mean) * jax.lax.rsqrt(var + EPS) + bias).reshape(batch.shape.size)
 
     @jax.jit
     def both(x, dy, weight, bias):  # type: ignore[no-untyped-def]
@@ -168,13 +217,19 @@ def jax_jit(batch: Batch) -> Step:
     return lambda: jax.block_until_ready(both(*given))
 
 
-def single_threaded_jax():  # type: ignore[no-untyped-def]
-    """The rival jax sizes its pool of threads by the cores it may use when it starts: it is started with one."""
+def one_thread_of_jax(inline: bool | None = None):  # type: ignore[no-untyped-def]
+    """The rival jax, whose pool of threads is sized by the cores that it may use when it starts.
+
+    Args:
+        inline: before its start: whether it is to compute in the thread that calls, and not to wake another one, as it does by default.
+    """
     cores = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {min(cores)})
     try:
         import jax
 
+        if inline is not None:
+            jax.config.update("jax_cpu_enable_async_dispatch", not inline)
         jax.devices("cpu")
     finally:
         os.sched_setaffinity(0, cores)
@@ -187,15 +242,13 @@ def copy(batch: Batch) -> Callable[[], None]:
     return lambda: np.copyto(target, batch.x)
 
 
-def check_equal(name: str, step: Step, truth: tuple[object, ...]) -> None:
+def check_equal(name: str, outputs: tuple[object, ...], truth: tuple[object, ...]) -> None:
     """Nobody is timed who computes something else.
 
     Raises:
         AssertionError: an output differs by more than 1e-3 of its largest value.
     """
-    outputs = step()
-    assert len(outputs) in (2, 4), f"{name}: {len(outputs)} outputs"
     names = ("y", "dx", "gradient of weight", "gradient of bias")
-    for what, got, wanted in zip(names, outputs, truth[: len(outputs)], strict=False):
+    for what, got, wanted in zip(names, outputs, truth, strict=True):
         error = np.abs(np.asarray(got) - np.asarray(wanted)).max() / np.abs(np.asarray(wanted)).max()
         assert error < TOLERANCE, f"{name}: {what} is off by {error:.2g}"

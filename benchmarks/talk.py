@@ -37,8 +37,6 @@ def run(scale: Scale, tick: Tick) -> Section:
     section.lines.append(f"Microseconds per all-reduce of {KIB} bytes, median (quartiles); MPI below. {CORES} cores.")
     rows = [[kind, n, us] for kind, found in by_ranks.items() for n, us in found.items()]
     section.table(["ranks are", "how many", "us"], rows)
-    if 8 in by_ranks["threads"]:
-        section.measured.append(Measured("threads", "8 threads", by_ranks["threads"][8]))
     times = _mpi(section, scale, tick)
     if times:
         section.figure("allreduce.png", figures.allreduce(by_ranks, times, KIB), "latency of an all-reduce")

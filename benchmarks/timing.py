@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 Call = Callable[[], object]
-SAMPLE = 3e-4  # seconds; a quicker call is repeated until its sample takes so long
+SAMPLE = 2e-3  # seconds; a quicker call is repeated until its sample takes so long
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ import pytest
 from conftest import ROOT, mpirun_command, run
 
 from benchmarks import __main__ as program
-from benchmarks import bn_step, goals, rivals, timing
+from benchmarks import goals, norms, rivals, simulated, step_times, timing
 from benchmarks.goals import Measured
-from benchmarks.scale import Shape
+from benchmarks.scale import FULL, Shape
 from benchmarks.timing import Spread
 
 PNG = b"\x89PNG"
@@ -23,10 +23,10 @@ NIGHTLY = pytest.mark.slow  # ten seconds each, of code that others run too
 
 
 @pytest.mark.parametrize(
-    "part", [pytest.param("bn", marks=NIGHTLY), "talk", pytest.param("steps", marks=NIGHTLY), "growth"]
+    "part", [*(pytest.param(part, marks=NIGHTLY) for part in ("norms", "steps", "ranks", "start")), "talk", "growth"]
 )
 def test_each_part_writes_its_chapter(part: str, tmp_path) -> None:
-    if part != "growth" and mpirun_command() is None:
+    if part not in ("growth", "start") and mpirun_command() is None:
         pytest.skip("no mpirun")
     command = [sys.executable, "-m", "benchmarks", "--scale", "tiny", "--only", part, "--out", str(tmp_path)]
     done = run(command, seconds=110)
@@ -35,7 +35,7 @@ def test_each_part_writes_its_chapter(part: str, tmp_path) -> None:
     assert "skipped, " not in text
     assert str(ROOT) not in text
     figures = list(tmp_path.glob("*.png"))
-    assert figures
+    assert bool(figures) == (part != "start")
     for figure in figures:
         assert figure.read_bytes().startswith(PNG)
         assert f"({figure.name})" in text
@@ -43,18 +43,21 @@ def test_each_part_writes_its_chapter(part: str, tmp_path) -> None:
 
 
 def test_who_computes_something_else_is_not_timed() -> None:
-    batch = rivals.Batch((4, 3, 5, 5))
-    truth = rivals.textbook(batch)()
-    rivals.check_equal("ours", rivals.ours(batch), truth)
+    batch = rivals.Batch(Shape((4, 3, 5, 5)))
+    truth = rivals.plain(batch, np.float64)()
     y, dx, dw, db = rivals.ours(batch)()
+    rivals.check_equal("ours", (y, dx, dw, db), truth)
     with pytest.raises(AssertionError, match="dx is off"):
-        rivals.check_equal("wrong", lambda: (y, 1.01 * dx, dw, db), truth)
+        rivals.check_equal("wrong", (y, 1.01 * dx, dw, db), truth)
+    with pytest.raises(AssertionError, match="wrong learns something else"):
+        simulated.check_losses({"right": lambda: 1.0, "wrong": lambda: 1.01})
 
 
-@pytest.mark.parametrize("shape", [Shape((6, 3)), Shape((4, 3, 5, 5)), Shape((4, 5, 5, 3), last=True)])
+@pytest.mark.parametrize(
+    "shape", [Shape((6, 3)), Shape((4, 3, 5, 5)), Shape((4, 5, 5, 3), last=True), Shape((6, 3), norm="LayerNorm")]
+)
 def test_all_rivals_agree(shape: Shape) -> None:
-    _, calls = bn_step._calls(shape)
-    assert {"ours", "kernels", "passes", "textbook", "plain"} <= set(calls)
+    assert {"ours", "plain", "copy"} <= set(step_times.checked_calls(rivals.Batch(shape)))
 
 
 def test_calls_take_turns_and_ratios_are_paired() -> None:
@@ -70,19 +73,21 @@ def test_calls_take_turns_and_ratios_are_paired() -> None:
 def test_goals_show_the_worst_case_and_say_what_is_missed() -> None:
     good, bad = Spread(0.7, 0.6, 0.8), Spread(0.9, 0.8, 1.2)
     lines = goals.table(
-        [Measured("planes/native", "A", good), Measured("planes/native", "B", bad), Measured("half", "C", bad)]
+        [Measured("norms/native", "A", good), Measured("norms/native", "B", bad), Measured("half", "C", bad)]
     )
-    planes = next(line for line in lines if line.startswith("| NCHW"))
-    assert planes.endswith("| 0.9 (0.8 to 1.2) | B | met by all 2 | **missed** by 1 of 2 |")
+    norms = next(line for line in lines if line.startswith("| GroupNorm"))
+    assert norms.endswith("| 0.9 (0.8 to 1.2) | B | met by all 2 | **missed** by 1 of 2 |")
     assert next(line for line in lines if "half batch" in line).endswith("| C | met | **missed** |")
     assert "not measured" in next(line for line in lines if "jax" in line)
 
 
-def test_every_goal_can_be_measured() -> None:
+def test_every_goal_is_measured() -> None:
     sources = " ".join(path.read_text() for path in (ROOT / "benchmarks").glob("*.py") if path.name != "goals.py")
+    simulated_ranks = {f"{count}x{rows}" for count, rows in FULL.simulated}
     for goal in goals.GOALS:
-        tail = goal.key.split("/")[-1] if goal.key.startswith("(") else goal.key
-        assert f'"{tail}"' in sources, goal.key
+        assert goal.key in simulated_ranks or f'"{goal.key}"' in sources, goal.key
+    of_shapes = {key for shape in FULL.shapes for key in norms.goals_of(shape)}
+    assert of_shapes >= {goal.key for goal in goals.GOALS if goal.key.endswith(("/native", "/autograd"))}
 
 
 def test_nothing_is_half_written(tmp_path, monkeypatch) -> None:
