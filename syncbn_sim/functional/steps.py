@@ -23,12 +23,14 @@ def moments(x: Array, box: Box, counts: Array | None) -> Array:
     Source: Chan, Golub & LeVeque (1983), corrected two-pass algorithm.
     """
     x, w = _four(x, box), _weights(counts, box)
-    n = _summed(np.broadcast_to(w, x.shape), box)
+    n = _count(counts, box)
     some = np.maximum(n, np.finfo(np.float64).tiny)
-    mean = _summed(w * x, box) / some
+    mean = _summed(_times(w, x), box) / some
     deviation = x - _spread(mean, box)
-    slip = _summed(w * deviation, box)  # 0 in exact arithmetic: what rounding of the mean left over
-    deviation_sq = np.maximum(_summed(w * deviation * deviation, box) - slip * slip / some, 0.0)
+    weighted = _times(w, deviation)
+    slip = _summed(weighted, box)  # 0 in exact arithmetic: what rounding of the mean left over
+    np.multiply(weighted, deviation, out=deviation)
+    deviation_sq = np.maximum(_summed(deviation, box) - slip * slip / some, 0.0)
     mean += slip / some
     return np.stack([n * mean, deviation_sq + n * mean * mean, deviation_sq, mean, n])
 
@@ -40,8 +42,10 @@ def normalise(x: Array, box: Box, mean: Array, var: Array, eps: float, weight: A
     mean, var and inv_std are (stretches, groups), weight and bias (C,).
     """
     inv_std = 1.0 / np.sqrt(var + eps)
-    x_hat = (_four(x, box) - _spread(mean, box)) * _spread(inv_std, box)
-    _four(y, box, y.dtype)[...] = x_hat * _channels(weight, box) + _channels(bias, box)
+    x_hat = _x_hat(x, box, mean, inv_std)
+    x_hat *= _channels(weight, box)
+    x_hat += _channels(bias, box)
+    _four(y, box, y.dtype)[...] = x_hat
     return inv_std
 
 
@@ -52,11 +56,10 @@ def backward_sums(dy: Array, x: Array, box: Box, mean: Array, inv_std: Array, we
     Returns:
         sum(weight dy) and sum(weight dy x_hat) of each cell, (2, stretches, groups); sum(dy) and sum(dy x_hat) of each channel, (2, C).
     """
-    dy = _four(dy, box)
-    products = dy * (_four(x, box) - _spread(mean, box)) * _spread(inv_std, box)
-    w = _channels(weight, box)
-    cells = np.stack([_summed(w * dy, box), _summed(w * products, box)])
-    return cells, np.stack([dy.sum(axis=(0, 3)).ravel(), products.sum(axis=(0, 3)).ravel()])
+    dy, products, w = _four(dy, box), _x_hat(x, box, mean, inv_std), _channels(weight, box)
+    products *= dy
+    channels = np.stack([dy.sum(axis=(0, 3)).ravel(), products.sum(axis=(0, 3)).ravel()])
+    return np.stack([_summed(w * dy, box), _summed(w * products, box)]), channels
 
 
 @QUIET
@@ -76,10 +79,20 @@ def input_gradient(
     With cells = (sum(weight dy) / n, sum(weight dy x_hat) / n) of the batch behind the statistics that is the gradient; with 0 that of
     statistics which are constants.
     """
-    inv_std = _spread(inv_std, box)
-    x_hat = (_four(x, box) - _spread(mean, box)) * inv_std
-    through_statistics = _weights(counts, box) * (_spread(cells[0], box) + x_hat * _spread(cells[1], box))
-    _four(dx, box, dx.dtype)[...] = inv_std * (_channels(weight, box) * _four(dy, box) - through_statistics)
+    through_statistics = _x_hat(x, box, mean, inv_std)
+    through_statistics *= _spread(cells[1], box)
+    through_statistics += _spread(cells[0], box)
+    gradient = _channels(weight, box) * _four(dy, box)
+    gradient -= _times(_weights(counts, box), through_statistics)
+    gradient *= _spread(inv_std, box)
+    _four(dx, box, dx.dtype)[...] = gradient
+
+
+def _x_hat(x: Array, box: Box, mean: Array, inv_std: Array) -> Array:
+    """Computes (x - mean) inv_std, a new array."""
+    x_hat = _four(x, box) - _spread(mean, box)
+    x_hat *= _spread(inv_std, box)
+    return x_hat
 
 
 def _four(x: Array, box: Box, dtype: object = np.float64) -> Array:
@@ -88,8 +101,18 @@ def _four(x: Array, box: Box, dtype: object = np.float64) -> Array:
     return x.reshape(box.view[0], groups, box.channels // groups, box.length).astype(dtype, copy=False)  # type: ignore[call-overload]
 
 
-def _weights(counts: Array | None, box: Box) -> Array:
-    return np.ones((1, 1, 1, 1)) if counts is None else counts[:, None, None, :]
+def _weights(counts: Array | None, box: Box) -> Array | None:
+    return None if counts is None else counts[:, None, None, :]
+
+
+def _times(w: Array | None, values: Array) -> Array:
+    return values if w is None else w * values
+
+
+def _count(counts: Array | None, box: Box) -> Array:
+    """The count of each cell."""
+    rows = np.full(box.view[0], float(box.length)) if counts is None else counts.sum(axis=1)
+    return _summed(np.repeat(rows[:, None, None, None] * (box.channels // box.cells[1]), box.cells[1], axis=1), box)
 
 
 def _channels(values: Array, box: Box) -> Array:
@@ -98,9 +121,9 @@ def _channels(values: Array, box: Box) -> Array:
 
 def _summed(values: Array, box: Box) -> Array:
     """Sums of cells."""
-    rows = values.sum(axis=(2, 3))
     if box.cells[0] == 1:
-        return rows.sum(axis=0, keepdims=True)
+        return np.asarray(values.sum(axis=(0, 2, 3)))[None]
+    rows = values.sum(axis=(2, 3))
     sums, starts = np.zeros(box.cells), box.offsets[:-1]
     some = starts < box.offsets[1:]  # of an empty stretch reduceat takes a row of the next one
     if some.any():
