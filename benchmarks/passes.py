@@ -5,12 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
-
-from syncbn_sim.arrays import Array
-from syncbn_sim.functional import batch_norm as readable
 from syncbn_sim.functional.kernels import layout_of
 from syncbn_sim.functional.layouts import Blocks, affine_pass, gradient_pass
 from syncbn_sim.functional.whole import Whole
+
+from syncbn_sim.arrays import Array
+from syncbn_sim.functional import batch_norm as readable
 from syncbn_sim.workspace import Workspace
 
 from .rivals import EPS, Batch

@@ -7,11 +7,11 @@ import os
 from collections.abc import Callable
 
 import numpy as np
+from syncbn_sim.functional.kernels import batch_of
 
 from syncbn_sim import nn
 from syncbn_sim.arrays import Array
 from syncbn_sim.functional import batch_norm as readable
-from syncbn_sim.functional.kernels import batch_of
 from syncbn_sim.workspace import Workspace
 
 EPS, MOMENTUM = 1e-5, 0.1

@@ -5,7 +5,7 @@
     GhostBatchNorm        several rows each     one channel each
     InstanceNorm          one row each          one channel each
     GroupNorm             one row each          several channels each
-    LayerNorm, RMSNorm    one row each          one: all channels
+    LayerNorm, RMSNorm    one position each     one: all channels
 
 The steps on cells are `functional.steps`, and compiled `kernels`.
 """
@@ -77,6 +77,10 @@ class Box:
         """The same with a stretch for each row of the array."""
         return _by_row(self.shape, self.axis, self.last, self.cells[1])
 
+    def by_position(self) -> Box:
+        """The same with a stretch for each position of an array whose channels are last."""
+        return _by_position(self.shape, self.axis, self.last, self.cells[1])
+
     def flat(self, x: Array, dtype: np.dtype[Any] | None = None) -> Array:
         """An array of the box's shape as the steps see it, of this dtype or else float32 or float64; a copy if it lies otherwise.
 
@@ -134,3 +138,9 @@ def _whole(shape: tuple[int, ...], axis: int, last: bool, groups: int) -> Box:
 @lru_cache(maxsize=256)
 def _by_row(shape: tuple[int, ...], axis: int, last: bool, groups: int) -> Box:
     return _whole(shape, axis, last, groups).cut(np.arange(shape[0] + 1))
+
+
+@lru_cache(maxsize=256)
+def _by_position(shape: tuple[int, ...], axis: int, last: bool, groups: int) -> Box:
+    box = _whole(shape, axis, last, groups)
+    return replace(box, offsets=np.arange(box.view[0] + 1), cells=(box.view[0], groups))

@@ -98,7 +98,7 @@ class BatchNorm(Module):
         self.running_mean, self.running_var = np.zeros(c, kind), np.ones(c, kind)
         self.num_batches_tracked = np.array(0, np.int64)
 
-    def stretches(self) -> Array | None:
+    def stretches(self, rows: int) -> Array | None:
         """Where batches of their own begin among the rows at hand, and the last one ends; None: all rows are one batch.
 
         Where the rows of several ranks lie in one array, each rank's are.
@@ -166,7 +166,7 @@ class BatchNorm(Module):
             )
 
     def _forward(self, x: Array, counts: Array | None) -> tuple[Array, Context]:
-        (axis,), training, step, offsets = self.channel_axes, self.training, steps(), self.stretches()
+        (axis,), training, step, offsets = self.channel_axes, self.training, steps(), self.stretches(len(x))
         box = box_of(x, axis, self.num_features)
         if offsets is not None:
             box = box.cut(offsets)
