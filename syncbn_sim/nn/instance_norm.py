@@ -8,6 +8,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from ..arrays import Array, parameter_dtype
+from ..comm.stretches import rank_offsets
+from ..errors import ArgumentError
 from ..functional.box import Box
 from ..stats import running
 from ..stats.moments import ONE
@@ -35,6 +37,7 @@ class InstanceNorm(GroupNorm):
     or has no positions, does not move the running statistics. `num_batches_tracked` stays 0: PyTorch has it and never counts here.
 
     Raises:
+        ArgumentError: training with running statistics where the rows of several ranks lie in one array.
         ShapeError: rank below 2, or a wrong number of channels.
         CountError: training where a row has a total weight of more than 0 and at most 1 (beyond rounding), such as any row of (N, C).
 
@@ -67,6 +70,13 @@ class InstanceNorm(GroupNorm):
             return super()._statistics(x, box, counts)
         if not self.training:
             return for_cells(self.running_mean, box), for_cells(self.running_var, box), None
+        if rank_offsets() is not None:
+            raise ArgumentError(
+                "InstanceNorm(track_running_stats=True)",
+                got="rows of several ranks in one array, in training",
+                expected="the rows of one rank: what it has seen moves its running statistics",
+                do="Leave track_running_stats off, or take threads or lockstep ranks.",
+            )
         mean, var, n = super()._statistics(x, box, counts)
         behind = np.broadcast_to(n, box.cells)
         seen, unbiased = behind[:, 0] > 0, var * (behind / np.maximum(behind - 1, ONE - 1))

@@ -11,6 +11,7 @@ from ..arrays import Array
 from ..comm.base import Communicator
 from ..nn.batch_norm import BatchNorm
 from ..nn.contexts import no_backward
+from ..nn.instance_norm import InstanceNorm
 from ..nn.module import Module
 
 M = TypeVar("M", bound=Module)
@@ -26,7 +27,11 @@ def with_averaged_statistics(model: M, comm: Communicator, rows_seen: float) -> 
     """
     copy = deepcopy(model)
     for layer in copy.modules():
-        if isinstance(layer, BatchNorm) and layer.running_mean is not None and layer.running_var is not None:
+        if (
+            isinstance(layer, BatchNorm | InstanceNorm)
+            and layer.running_mean is not None
+            and layer.running_var is not None
+        ):
             own = rows_seen * np.concatenate([layer.running_mean, layer.running_var, [1.0]])
             total = comm.allreduce(own.astype(np.float64))
             if total[-1] == 0:  # nobody has trained: all still hold the initial ones
@@ -46,7 +51,7 @@ def with_statistics_of_rank_0(model: M, comm: Communicator) -> M:
     """
     copy = deepcopy(model)
     for layer in copy.modules():
-        if isinstance(layer, BatchNorm) and layer.running_mean is not None:
+        if isinstance(layer, BatchNorm | InstanceNorm) and layer.running_mean is not None:
             layer.running_mean, layer.running_var = comm.bcast(layer.running_mean), comm.bcast(layer.running_var)
     return copy
 
