@@ -14,20 +14,26 @@ from ..kernels import steps
 from .module import Module, Parameter
 
 
-class RowContext(NamedTuple):
-    """What backward needs: x as it lies in memory, its cells, what it was normalised with, and gamma as it was.
+class Part(NamedTuple):
+    """Some rows, as many as find room in the processor's cache, and what backward needs of them.
 
     Attributes:
-        n: the count behind each cell's statistics, (cells of a row, groups) or one for all; None: they were constants.
+        rows: which, of arrays as they lie in memory.
+        box: their cells.
+        counts: frequency weights, or None.
+        mean: of each cell, (cells of rows, groups).
+        var: likewise.
+        n: the count behind them, likewise or one for all; None: they are constants.
+        inv_std: 1 / sqrt(var + eps).
     """
 
-    x: Array
+    rows: slice
     box: Box
     counts: Array | None
     mean: Array
-    inv_std: Array
-    weight: Array
+    var: Array
     n: Any
+    inv_std: Array
 
 
 class RowNorm(Module):
@@ -73,29 +79,39 @@ class RowNorm(Module):
         size = x.size // max(math.prod(box.cells), 1)
         return mean, deviation_sq / max(size, 1), size
 
-    def _forward(self, x: Array, counts: Array | None) -> tuple[Array, RowContext]:
-        box = self._partition(x)
+    def _remember(self, parts: list[Part]) -> None:
+        """Is told in each forward pass what was normalised with."""
+
+    def _forward(self, x: Array, counts: Array | None) -> tuple[Array, tuple[Array, Box, Array, list[Part]]]:
+        step, box, parts = steps(), self._partition(x), []
         flat, w = box.flat(x.reshape(box.shape)), None if counts is None else box.counts(counts)
-        mean, var, n = self._statistics(flat, box, w)
         # A copy: whoever steps, or writes into the weight, does not change what this pass did.
         weight = ones(box.channels) if self.weight is None else self.weight.data.astype(np.float64).ravel()
         bias = np.zeros(box.channels) if self.bias is None else self.bias.data.astype(np.float64).ravel()
         eps = float(np.finfo(flat.dtype).eps if self.eps is None else self.eps)
         y = self._workspace.take(box.view, flat.dtype)
-        inv_std = steps().normalise(flat, box, mean, var, eps, weight, bias, y)
-        return box.restored(y).reshape(x.shape), RowContext(flat, box, w, mean, inv_std, weight, n)
+        for rows, part in box.parts:
+            own, some = flat[rows], None if w is None else w[rows]
+            mean, var, n = self._statistics(own, part, some)
+            inv_std = step.normalise(own, part, mean, var, eps, weight, bias, y[rows])
+            parts.append(Part(rows, part, some, mean, var, n, inv_std))
+        self._remember(parts)
+        return box.restored(y).reshape(x.shape), (flat, box, weight, parts)
 
-    def _backward(self, dy: Array, context: RowContext) -> Array:
-        x, box, counts, mean, inv_std, weight, n = context
+    def _backward(self, dy: Array, context: tuple[Array, Box, Array, list[Part]]) -> Array:
+        x, box, weight, parts = context
         step, shape, dy = steps(), dy.shape, box.flat(dy.reshape(box.shape), x.dtype)
-        cells, channels = step.backward_sums(dy, x, box, mean, inv_std, weight)
+        dx, sums = self._workspace.take(box.view, x.dtype), []
+        for rows, part, counts, mean, _, n, inv_std in parts:
+            cells, channels = step.backward_sums(dy[rows], x[rows], part, mean, inv_std, weight)
+            sums.append(channels)
+            cells *= 0.0 if n is None else 1.0 / (n + (n == 0))
+            if not self.centred:
+                cells[0] = 0.0
+            step.input_gradient(dy[rows], x[rows], part, counts, mean, inv_std, weight, cells, dx[rows])
+        d_bias, d_weight = sums[0] if len(sums) == 1 else np.add.reduce(sums)
         if self.weight is not None:
-            self.weight.add_grad(channels[1].reshape(self.weight.data.shape))
+            self.weight.add_grad(d_weight.reshape(self.weight.data.shape))
         if self.bias is not None:
-            self.bias.add_grad(channels[0].reshape(self.bias.data.shape))
-        cells *= 0.0 if n is None else 1.0 / (n + (n == 0))
-        if not self.centred:
-            cells[0] = 0.0
-        dx = self._workspace.take(box.view, x.dtype)
-        step.input_gradient(dy, x, box, counts, mean, inv_std, weight, cells, dx)
+            self.bias.add_grad(d_bias.reshape(self.bias.data.shape))
         return box.restored(dx).reshape(shape)
