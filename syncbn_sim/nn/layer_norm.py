@@ -39,7 +39,7 @@ class LayerNorm(RowNorm):
     def __init__(
         self,
         normalized_shape: int | tuple[int, ...],
-        eps: float | None = 1e-5,
+        eps: float = 1e-5,
         elementwise_affine: bool = True,
         bias: bool = True,
         dtype: DTypeLike = np.float32,

@@ -35,4 +35,5 @@ class RMSNorm(LayerNorm):
         elementwise_affine: bool = True,
         dtype: DTypeLike = np.float32,
     ) -> None:
-        super().__init__(normalized_shape, eps, elementwise_affine, bias=False, dtype=dtype)
+        super().__init__(normalized_shape, 0.0 if eps is None else eps, elementwise_affine, bias=False, dtype=dtype)
+        self.eps = eps

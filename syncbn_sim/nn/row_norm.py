@@ -43,6 +43,7 @@ class RowNorm(Module):
     A position's frequency weight counts in its cell; where a cell is one position, it cancels, but for 0, which masks.
 
     Attributes:
+        eps: added to the variance; None: the step of x's dtype at 1, float16 counting as float32.
         centred: False: no mean is subtracted, and x^2 is averaged, not (x - mean)^2.
         weight: gamma, one for each channel of the box, in the shape of state dicts; or None.
         bias: likewise.
@@ -52,16 +53,16 @@ class RowNorm(Module):
     weight: Parameter | None
     bias: Parameter | None
 
-    def __init__(self, shape: tuple[int, ...], eps: float | None, affine: bool, bias: bool, dtype: Any) -> None:
+    def __init__(self, shape: tuple[int, ...], eps: float, affine: bool, bias: bool, dtype: Any) -> None:
         super().__init__()
-        if not shape or min(shape) < 1 or not (eps is None or eps >= 0):
+        if not shape or min(shape) < 1 or not eps >= 0:
             raise ArgumentError(
                 type(self).__name__,
                 got=f"{shape} channels, eps={eps}",
                 expected="at least one channel, and eps >= 0",
                 do="The first argument says how many channels are normalised.",
             )
-        self.eps = eps
+        self.eps: float | None = eps
         self.weight = Parameter(np.ones(shape), dtype) if affine else None
         self.bias = Parameter(np.zeros(shape), dtype) if affine and bias else None
 
@@ -105,7 +106,10 @@ class RowNorm(Module):
         for rows, part, counts, mean, _, n, inv_std in parts:
             cells, channels = step.backward_sums(dy[rows], x[rows], part, mean, inv_std, weight)
             sums.append(channels)
-            cells *= 0.0 if n is None else 1.0 / (n + (n == 0))
+            if n is None:
+                cells[:] = 0.0
+            else:
+                cells /= n + (n == 0)
             if not self.centred:
                 cells[0] = 0.0
             step.input_gradient(dy[rows], x[rows], part, counts, mean, inv_std, weight, cells, dx[rows])

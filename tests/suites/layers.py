@@ -104,7 +104,7 @@ def ghost_batch_norm(shape: tuple[int, ...], stretches: Any, **options: Any) -> 
     return Layer(
         lambda dtype, comm: nn.GhostBatchNorm(4, stretches, dtype=dtype, **options),
         shape,
-        "torch has none: tests/nn/test_norms.py holds it against a BatchNorm per stretch",
+        "torch has none: tests/nn/test_ghost_batch_norm.py holds it against a BatchNorm per stretch",
         (options.get("channel_axis", 1),),
         cuts=True,
     )
