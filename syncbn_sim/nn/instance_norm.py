@@ -42,7 +42,7 @@ class InstanceNorm(GroupNorm):
         ShapeError: rank below 2, or a wrong number of channels.
         CountError: training where a row has a total weight of more than 0 and at most 1 (beyond rounding), such as any row of (N, C).
 
-    Source: Ulyanov, Vedaldi & Lempitsky (2016), equation 2; conventions of torch.nn.InstanceNorm1d.
+    Source: Ulyanov, Vedaldi & Lempitsky (2016); conventions of torch.nn.InstanceNorm1d.
     """
 
     running_mean: Array | None
@@ -81,10 +81,8 @@ class InstanceNorm(GroupNorm):
                 expected="the rows of one rank: what it has seen moves its running statistics",
                 do="Leave track_running_stats off, or take threads or lockstep ranks.",
             )
-        mean, var, n = (
-            np.concatenate([np.broadcast_to(part[at], part.mean.shape) for part in parts])
-            for at in map(Part._fields.index, ("mean", "var", "n"))
-        )
+        mean, var = (np.concatenate(each) for each in zip(*((part.mean, part.var) for part in parts), strict=True))
+        n = np.concatenate([np.broadcast_to(part.n, part.mean.shape) for part in parts])
         seen, momentum = n[:, 0] > 0, self.momentum or 0.0
         unbiased = var * (n / np.maximum(n - 1, ONE - 1))
         if seen.any():

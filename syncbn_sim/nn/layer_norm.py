@@ -31,7 +31,7 @@ class LayerNorm(RowNorm):
     Raises:
         ShapeError: the input's trailing axes differ.
 
-    Source: Ba, Kiros & Hinton (2016), equation 4.
+    Source: Ba, Kiros & Hinton (2016); conventions of torch.nn.LayerNorm.
     """
 
     channel_axes: tuple[int, ...]
