@@ -7,8 +7,7 @@ import numpy as np
 from ..arrays import Array
 from .compiler import APPLIED, SUMMED, loop
 
-# Numbers of float32 that are added up before float64 takes over: those of a row, dealt to 32 sums or more; those of a column.
-RUN, ROWS = 512, 16
+ROWS = 16  # whose float32 are added up before float64 takes over
 
 
 @loop(SUMMED)
@@ -39,33 +38,26 @@ def sums_of_columns(
 def sums_of_groups(
     dy: Array, x: Array, offsets: Array, mean: Array, inv_std: Array, weight: Array, cells: Array, channels: Array
 ) -> None:
-    """The same where a group has several channels, side by side.
-
-    In x's dtype at first, in runs so short that nothing is lost: twice as many numbers at a time.
-    """
-    number, groups, width = x.dtype.type, x.shape[1], x.shape[2]
-    a, run = weight.astype(x.dtype).reshape(groups, width), np.zeros((2, groups, width), x.dtype)
+    """The same where a group has several channels, side by side. Sums of a row, and of a few rows at a time, are of weight's dtype."""
+    number, groups, width, done = x.dtype.type, x.shape[1], x.shape[2], 0
+    a, run = weight.reshape(groups, width), np.zeros((2, groups, width), weight.dtype)
     cells[:] = 0.0
     channels[:] = 0.0
-    done = 0
     for s in range(len(offsets) - 1):
         for n in range(offsets[s], offsets[s + 1]):
             for g in range(groups):
                 m, r = number(mean[s, g]), number(inv_std[s, g])
                 rest = number((m - mean[s, g]) * inv_std[s, g])
-                for low in range(0, width, RUN):
-                    dys, xs, weights = dy[n, g, low : low + RUN], x[n, g, low : low + RUN], a[g, low : low + RUN]
-                    total, product = run[0, g, low : low + RUN], run[1, g, low : low + RUN]
-                    t, q = number(0), number(0)
-                    for i in range(len(dys)):
-                        x_hat = (xs[i] - m) * r + rest
-                        u = weights[i] * dys[i]
-                        t += u
-                        q += u * x_hat
-                        total[i] += dys[i]
-                        product[i] += dys[i] * x_hat
-                    cells[0, s, g] += t
-                    cells[1, s, g] += q
+                t, q = weight.dtype.type(0), weight.dtype.type(0)
+                for i in range(width):
+                    x_hat = (x[n, g, i] - m) * r + rest
+                    u = a[g, i] * dy[n, g, i]
+                    t += u
+                    q += u * x_hat
+                    run[0, g, i] += dy[n, g, i]
+                    run[1, g, i] += dy[n, g, i] * x_hat
+                cells[0, s, g] += t
+                cells[1, s, g] += q
             done += 1
             if done % ROWS == 0:
                 settle_run(run, channels)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -72,13 +71,13 @@ class RowNorm(Module):
 
     def _statistics(self, x: Array, box: Box, counts: Array | None) -> tuple[Array, Array, Any]:
         """Mean and variance of each cell, 0 and 1 of one without a count, and the counts; these are None for constants."""
-        _, total_sq, deviation_sq, mean, n = steps().moments(x, box, counts)
-        if not self.centred:
-            mean, deviation_sq = np.zeros_like(mean), total_sq
-        if counts is not None:
-            return mean, (deviation_sq + (n == 0)) / (n + (n == 0)), n
-        size = x.size // max(math.prod(box.cells), 1)
-        return mean, deviation_sq / max(size, 1), size
+        found = steps().moments(x, box, counts)
+        mean, squares = (found[3], found[2]) if self.centred else (np.zeros(box.cells), found[1])
+        if counts is None:
+            size = x.size // max(box.cells[0] * box.cells[1], 1)
+            return mean, squares / max(size, 1), size
+        n = found[4]
+        return mean, (squares + (n == 0)) / (n + (n == 0)), n
 
     def _remember(self, parts: list[Part]) -> None:
         """Is told in each forward pass what was normalised with."""
@@ -89,7 +88,7 @@ class RowNorm(Module):
         # A copy: whoever steps, or writes into the weight, does not change what this pass did.
         weight = ones(box.channels) if self.weight is None else self.weight.data.astype(np.float64).ravel()
         bias = np.zeros(box.channels) if self.bias is None else self.bias.data.astype(np.float64).ravel()
-        eps = float(np.finfo(flat.dtype).eps if self.eps is None else self.eps)
+        eps = np.finfo(flat.dtype).eps if self.eps is None else self.eps
         y = self._workspace.take(box.view, flat.dtype)
         for rows, part in box.parts:
             own, some = flat[rows], None if w is None else w[rows]

@@ -132,6 +132,27 @@ def test_a_stretch_for_each_position(shape: tuple[int, ...], seed: int) -> None:
         np.testing.assert_allclose(mean, truth["moments"][:, 3:4], atol=1e-13)
 
 
+@pytest.mark.parametrize("shape", [(100_000, 8), (2, 300_000), (3, 1024)])
+@pytest.mark.parametrize("way", WAYS)
+def test_long_sums_keep_their_digits(way: str, shape: tuple[int, int]) -> None:
+    """Of float32 numbers that are all alike, where rounding errors are alike too."""
+    rng = np.random.default_rng(0)
+    x, dy = rng.normal(size=shape).astype(np.float32), np.full(shape, 0.1, np.float32)
+    weight, bias = np.full(shape[1], 1.1), np.zeros(shape[1])
+    x_hat = (x - x.mean(axis=1, keepdims=True, dtype=np.float64)) / np.sqrt(
+        x.var(axis=1, keepdims=True, dtype=np.float64) + EPS
+    )
+    ours = through_steps(way, x, dy, weight, bias, EPS, 1, lambda box: box.by_row())
+    np.testing.assert_allclose(
+        ours["cells"][0, :, 0], np.float64(np.float32(1.1)) * dy.astype(np.float64).sum(axis=1), rtol=1e-6
+    )
+    np.testing.assert_allclose(ours["bias gradient"], dy.astype(np.float64).sum(axis=0), rtol=1e-6)
+    gradient = (dy * x_hat).sum(axis=0)
+    np.testing.assert_allclose(
+        ours["weight gradient"], gradient, rtol=0, atol=1e-6 * np.sqrt(shape[0]) * 0.1 + 1e-6 * np.abs(gradient).max()
+    )
+
+
 LAYERS = {
     "GroupNorm": lambda: nn.GroupNorm(2, 6),
     "InstanceNorm": lambda: nn.InstanceNorm(6, affine=True),
