@@ -153,6 +153,23 @@ def test_long_sums_keep_their_digits(way: str, shape: tuple[int, int]) -> None:
     )
 
 
+@pytest.mark.parametrize("groups", [2, 6])
+@pytest.mark.parametrize("shape", [(5, 6), (5, 6, 7), (3, 2, 6)])
+@pytest.mark.parametrize("way", WAYS)
+def test_a_first_position_that_is_masked_and_so_0_says_nothing_of_the_rest(
+    way: str, shape: tuple[int, ...], groups: int
+) -> None:
+    """Sums are of differences from a number near the mean: here it is not."""
+    rng, axis = np.random.default_rng(0), -1 if shape[-1] == 6 else 1
+    x, w = rng.normal(size=shape) + 1e7, np.ones([n for k, n in enumerate(shape) if k != axis % len(shape)])
+    w[0] = 0
+    x[0] = 0
+    box = box_of(x, axis, groups)
+    _, _, deviation_sq, _, n = WAYS[way].moments(box.flat(x), box, box.counts(w))
+    kept = np.moveaxis(x[1:], axis, 0).reshape(groups, -1)
+    np.testing.assert_allclose(deviation_sq[0] / n[0], kept.var(axis=1), rtol=1e-8)
+
+
 LAYERS = {
     "GroupNorm": lambda: nn.GroupNorm(2, 6),
     "InstanceNorm": lambda: nn.InstanceNorm(6, affine=True),
