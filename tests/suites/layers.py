@@ -73,6 +73,8 @@ def instance_norm(shape: tuple[int, ...], **options: Any) -> Layer:
         if axis == 1
         else "torch has no channels-last instance norm",
         (axis,),
+        # Outputs are those of the union however rows are dealt; what a rank stores is the mean over its own rows.
+        ranks=ALIKE if options.get("track_running_stats") else AS_IT_IS,
     )
 
 
