@@ -37,7 +37,7 @@ class AveragedBatchNorm(SharedSums, BatchNorm):
     Raises: what BatchNorm raises, with the count over all ranks. A local count of 1 is legal: its variance is 0.
     """
 
-    def stretches(self, rows: int) -> Array | None:
+    def stretches(self) -> Array | None:
         """Each rank's rows are a batch."""
         return rank_offsets()
 

@@ -98,12 +98,16 @@ class BatchNorm(Module):
         self.running_mean, self.running_var = np.zeros(c, kind), np.ones(c, kind)
         self.num_batches_tracked = np.array(0, np.int64)
 
-    def stretches(self, rows: int) -> Array | None:
+    def stretches(self) -> Array | None:
         """Where batches of their own begin among the rows at hand, and the last one ends; None: all rows are one batch.
 
         Where the rows of several ranks lie in one array, each rank's are.
         """
         return rank_offsets()
+
+    def cuts(self, rows: int) -> Array | None:
+        """Where rows that are normalised together begin among so many, and the last ones end: those of `stretches`, or finer."""
+        return self.stretches()
 
     # -- talking: the two sums over the batch, which `SharedSums` takes over all ranks -------------------------------
 
@@ -166,7 +170,7 @@ class BatchNorm(Module):
             )
 
     def _forward(self, x: Array, counts: Array | None) -> tuple[Array, Context]:
-        (axis,), training, step, offsets = self.channel_axes, self.training, steps(), self.stretches(len(x))
+        (axis,), training, step, offsets = self.channel_axes, self.training, steps(), self.cuts(len(x))
         box = box_of(x, axis, self.num_features)
         if offsets is not None:
             box = box.cut(offsets)

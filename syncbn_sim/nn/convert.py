@@ -31,7 +31,7 @@ def convert_sync_batchnorm(model: M, comm: Communicator) -> M:
     Raises:
         ArgumentError: comm is no communicator; there is an AveragedBatchNorm, which talks already, and wrongly; a GhostBatchNorm, which
             parts rows where SyncBatchNorm joins them; or a subclass that sums over the batch or cuts it itself (sum_forward,
-            sum_backward, stretches), which would be lost.
+            sum_backward, stretches, cuts), which would be lost.
     """
     check_communicator(comm)
     layers = [(name, m) for name, m in model.named_modules() if isinstance(m, BatchNorm)]
@@ -43,7 +43,7 @@ def convert_sync_batchnorm(model: M, comm: Communicator) -> M:
                 expected="BatchNorm or SyncBatchNorm layers",
                 do="Build that layer as a BatchNorm.",
             )
-        for hook in ("sum_forward", "sum_backward", "stretches"):
+        for hook in ("sum_forward", "sum_backward", "stretches", "cuts"):
             if not isinstance(layer, SharedSums) and getattr(type(layer), hook) is not getattr(BatchNorm, hook):
                 raise ArgumentError(
                     f"layer {name!r}",

@@ -61,9 +61,9 @@ class GhostBatchNorm(BatchNorm):
         self.offsets = None if even else offsets
         self.num_stretches = int(offsets[1]) if even else len(offsets) - 1
 
-    def stretches(self, rows: int) -> Array | None:
-        """Those of this batch in training; in evaluation all rows are alike."""
-        ranks = super().stretches(rows)
+    def cuts(self, rows: int) -> Array | None:
+        """The stretches of this batch in training; in evaluation all rows are alike."""
+        ranks = self.stretches()
         if not self.training:
             return ranks
         starts = [

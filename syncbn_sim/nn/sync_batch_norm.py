@@ -20,7 +20,7 @@ class SharedSums(Talker):
     # The batch norm's.
     eps: float
 
-    def stretches(self, rows: int) -> Array | None:
+    def stretches(self) -> Array | None:
         """All rows at hand are one batch."""
         return None
 
