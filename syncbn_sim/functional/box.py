@@ -83,16 +83,16 @@ class Box:
         return _by_position(self.shape, self.axis, self.last, self.cells[1])
 
     @cached_property
-    def parts(self) -> list[tuple[slice, Box]]:
-        """Of a box by row or by position: rows of `view`, and their own box, such that a part stays in the processor's cache."""
+    def parts(self) -> list[tuple[slice, slice, Box]]:
+        """Of a box by row or by position: stretches, rows of `view`, and their own box, such that a part stays in the processor's cache."""
         stretches, (rows, *rest) = self.cells[0], self.view
         each, many = rows // max(stretches, 1), max(1, PART * stretches // max(math.prod(self.view), 1))
         found = []
         for start in range(0, max(stretches, 1), many):
-            some = min(many, stretches - start)
-            view, cells = (some * each, rest[0], rest[1]), (some, self.cells[1])
-            box = replace(self, view=view, offsets=self.offsets[: some + 1], cells=cells)
-            found.append((slice(start * each, (start + some) * each), box))
+            end = min(start + many, stretches)
+            view, cells = ((end - start) * each, rest[0], rest[1]), (end - start, self.cells[1])
+            box = replace(self, view=view, offsets=self.offsets[: end - start + 1], cells=cells)
+            found.append((slice(start, end), slice(start * each, end * each), box))
         return found
 
     def flat(self, x: Array, dtype: np.dtype[Any] | None = None) -> Array:

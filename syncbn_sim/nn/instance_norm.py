@@ -14,7 +14,6 @@ from ..functional.box import Box
 from ..stats import running
 from ..stats.moments import ONE
 from .group_norm import GroupNorm
-from .row_norm import Part
 from .statistics import for_cells
 
 
@@ -67,13 +66,10 @@ class InstanceNorm(GroupNorm):
         self.register_buffer("num_batches_tracked", np.array(0, np.int64) if tracks else None)
 
     def _statistics(self, x: Array, box: Box, counts: Array | None) -> tuple[Array, Array, Any]:
-        if self.training or self.running_mean is None or self.running_var is None:
+        if self.running_mean is None or self.running_var is None:
             return super()._statistics(x, box, counts)
-        return for_cells(self.running_mean, box), for_cells(self.running_var, box), None
-
-    def _remember(self, parts: list[Part]) -> None:
-        if not self.training or self.running_mean is None or self.running_var is None:
-            return
+        if not self.training:
+            return for_cells(self.running_mean, box), for_cells(self.running_var, box), None
         if rank_offsets() is not None:
             raise ArgumentError(
                 "InstanceNorm(track_running_stats=True)",
@@ -81,10 +77,10 @@ class InstanceNorm(GroupNorm):
                 expected="the rows of one rank: what it has seen moves its running statistics",
                 do="Leave track_running_stats off, or take threads or lockstep ranks.",
             )
-        mean, var = (np.concatenate(each) for each in zip(*((part.mean, part.var) for part in parts), strict=True))
-        n = np.concatenate([np.broadcast_to(part.n, part.mean.shape) for part in parts])
-        seen, momentum = n[:, 0] > 0, self.momentum or 0.0
-        unbiased = var * (n / np.maximum(n - 1, ONE - 1))
+        mean, var, n = super()._statistics(x, box, counts)
+        behind, momentum = np.broadcast_to(n, box.cells), self.momentum or 0.0
+        seen, unbiased = behind[:, 0] > 0, var * (behind / np.maximum(behind - 1, ONE - 1))
         if seen.any():
             self.running_mean = running.updated(self.running_mean, mean[seen].mean(axis=0), momentum, 1)
             self.running_var = running.updated(self.running_var, unbiased[seen].mean(axis=0), momentum, 1)
+        return mean, var, n

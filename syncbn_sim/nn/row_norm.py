@@ -13,26 +13,26 @@ from ..kernels import steps
 from .module import Module, Parameter
 
 
-class Part(NamedTuple):
-    """Some rows, as many as find room in the processor's cache, and what backward needs of them.
+class RowContext(NamedTuple):
+    """What backward needs.
 
     Attributes:
-        rows: which, of arrays as they lie in memory.
-        box: their cells.
-        counts: frequency weights, or None.
+        x: the input, as it lies in memory.
+        box: how it lies, and its cells.
+        counts: frequency weights of positions, or None.
+        weight: gamma as it was, (C,) float64.
         mean: of each cell, (cells of rows, groups).
-        var: likewise.
+        inv_std: 1 / sqrt(var + eps), likewise.
         n: the count behind them, likewise or one for all; None: they are constants.
-        inv_std: 1 / sqrt(var + eps).
     """
 
-    rows: slice
+    x: Array
     box: Box
     counts: Array | None
+    weight: Array
     mean: Array
-    var: Array
-    n: Any
     inv_std: Array
+    n: Any
 
 
 class RowNorm(Module):
@@ -79,42 +79,38 @@ class RowNorm(Module):
         n = found[4]
         return mean, (squares + (n == 0)) / (n + (n == 0)), n
 
-    def _remember(self, parts: list[Part]) -> None:
-        """Is told in each forward pass what was normalised with."""
-
-    def _forward(self, x: Array, counts: Array | None) -> tuple[Array, tuple[Array, Box, Array, list[Part]]]:
-        step, box, parts = steps(), self._partition(x), []
+    def _forward(self, x: Array, counts: Array | None) -> tuple[Array, RowContext]:
+        box = self._partition(x)
         flat, w = box.flat(x.reshape(box.shape)), None if counts is None else box.counts(counts)
+        mean, var, n = self._statistics(flat, box, w)
         # A copy: whoever steps, or writes into the weight, does not change what this pass did.
         weight = ones(box.channels) if self.weight is None else self.weight.data.astype(np.float64).ravel()
         bias = np.zeros(box.channels) if self.bias is None else self.bias.data.astype(np.float64).ravel()
         eps = np.finfo(flat.dtype).eps if self.eps is None else self.eps
         y = self._workspace.take(box.view, flat.dtype)
-        for rows, part in box.parts:
-            own, some = flat[rows], None if w is None else w[rows]
-            mean, var, n = self._statistics(own, part, some)
-            inv_std = step.normalise(own, part, mean, var, eps, weight, bias, y[rows])
-            parts.append(Part(rows, part, some, mean, var, n, inv_std))
-        self._remember(parts)
-        return box.restored(y).reshape(x.shape), (flat, box, weight, parts)
+        inv_std = steps().normalise(flat, box, mean, var, eps, weight, bias, y)
+        return box.restored(y).reshape(x.shape), RowContext(flat, box, w, weight, mean, inv_std, n)
 
-    def _backward(self, dy: Array, context: tuple[Array, Box, Array, list[Part]]) -> Array:
-        x, box, weight, parts = context
+    def _backward(self, dy: Array, context: RowContext) -> Array:
+        x, box, counts, weight, mean, inv_std, n = context
         step, shape, dy = steps(), dy.shape, box.flat(dy.reshape(box.shape), x.dtype)
-        dx, sums = self._workspace.take(box.view, x.dtype), []
-        for rows, part, counts, mean, _, n, inv_std in parts:
-            cells, channels = step.backward_sums(dy[rows], x[rows], part, mean, inv_std, weight)
-            sums.append(channels)
+        dx, channels = self._workspace.take(box.view, x.dtype), np.zeros((2, box.channels))
+        # Some rows at a time: the second step finds them in the cache.
+        for cells, rows, part in box.parts:
+            own = dy[rows], x[rows], part
+            w, m, r = None if counts is None else counts[rows], mean[cells], inv_std[cells]
+            sums, of_channels = step.backward_sums(*own, m, r, weight)
+            channels += of_channels
             if n is None:
-                cells[:] = 0.0
+                sums[:] = 0.0
             else:
-                cells /= n + (n == 0)
+                behind = n if w is None else n[cells]
+                sums /= behind + (behind == 0)
             if not self.centred:
-                cells[0] = 0.0
-            step.input_gradient(dy[rows], x[rows], part, counts, mean, inv_std, weight, cells, dx[rows])
-        d_bias, d_weight = sums[0] if len(sums) == 1 else np.add.reduce(sums)
+                sums[0] = 0.0
+            step.input_gradient(*own, w, m, r, weight, sums, dx[rows])
         if self.weight is not None:
-            self.weight.add_grad(d_weight.reshape(self.weight.data.shape))
+            self.weight.add_grad(channels[1].reshape(self.weight.data.shape))
         if self.bias is not None:
-            self.bias.add_grad(d_bias.reshape(self.bias.data.shape))
+            self.bias.add_grad(channels[0].reshape(self.bias.data.shape))
         return box.restored(dx).reshape(shape)
