@@ -46,6 +46,7 @@ class InstanceNorm(GroupNorm):
 
     running_mean: Array | None
     running_var: Array | None
+    num_batches_tracked: Array | None
 
     def __init__(
         self,
