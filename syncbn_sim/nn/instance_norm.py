@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -9,12 +10,10 @@ from numpy.typing import DTypeLike
 
 from ..arrays import Array, parameter_dtype
 from ..comm.stretches import rank_offsets
-from ..errors import ArgumentError
 from ..functional.box import Box
 from ..stats import running
 from ..stats.moments import ONE
 from .group_norm import GroupNorm
-from .statistics import for_cells
 
 
 class InstanceNorm(GroupNorm):
@@ -34,10 +33,10 @@ class InstanceNorm(GroupNorm):
         channel_axis: 1, or -1 for channels-last.
 
     Inputs: x of rank 3 or more, e.g. (N, C, L), (N, C, H, W). Weights and masks: those of GroupNorm. A row that is masked as a whole,
-    or has no positions, does not move the running statistics. `num_batches_tracked` stays 0: PyTorch has it and never counts here.
+    or has no positions, does not move the running statistics. Where several ranks' rows lie in one array, each has its own.
+    `num_batches_tracked` stays 0: PyTorch has it and never counts here.
 
     Raises:
-        ArgumentError: training with running statistics where the rows of several ranks lie in one array.
         ShapeError: rank below 2, or a wrong number of channels.
         CountError: training where a row has a total weight of more than 0 and at most 1 (beyond rounding), such as any row of (N, C).
 
@@ -69,19 +68,24 @@ class InstanceNorm(GroupNorm):
     def _statistics(self, x: Array, box: Box, counts: Array | None) -> tuple[Array, Array, Any]:
         if self.running_mean is None or self.running_var is None:
             return super()._statistics(x, box, counts)
+        offsets = rank_offsets()
         if not self.training:
-            return for_cells(self.running_mean, box), for_cells(self.running_var, box), None
-        if rank_offsets() is not None:
-            raise ArgumentError(
-                "InstanceNorm(track_running_stats=True)",
-                got="rows of several ranks in one array, in training",
-                expected="the rows of one rank: what it has seen moves its running statistics",
-                do="Leave track_running_stats off, or take threads or lockstep ranks.",
-            )
+            stored = self.running_mean, self.running_var
+            if offsets is not None and self.running_mean.ndim > 1:
+                stored = np.repeat(stored[0], np.diff(offsets), axis=0), np.repeat(stored[1], np.diff(offsets), axis=0)
+            mean, var = (np.array(np.broadcast_to(each, box.cells), np.float64, order="C") for each in stored)
+            return mean, var, None
         mean, var, n = super()._statistics(x, box, counts)
-        behind, momentum = np.broadcast_to(n, box.cells), self.momentum or 0.0
+        behind = np.broadcast_to(n, box.cells)
         seen, unbiased = behind[:, 0] > 0, var * (behind / np.maximum(behind - 1, ONE - 1))
-        if seen.any():
-            self.running_mean = running.updated(self.running_mean, mean[seen].mean(axis=0), momentum, 1)
-            self.running_var = running.updated(self.running_var, unbiased[seen].mean(axis=0), momentum, 1)
+        self.running_mean = self._moved(self.running_mean, mean, seen, offsets)
+        self.running_var = self._moved(self.running_var, unbiased, seen, offsets)
         return mean, var, n
+
+    def _moved(self, old: Array, new: Array, seen: Array, offsets: Array | None) -> Array:
+        """Towards the mean over the rows that were seen; where several ranks' rows are here, for each of them, (R, C)."""
+        if offsets is not None:
+            ranks = [slice(low, high) for low, high in pairwise(offsets)]
+            each = np.broadcast_to(old, (len(ranks), self.num_features))
+            return np.stack([self._moved(o, new[r], seen[r], None) for o, r in zip(each, ranks, strict=True)])
+        return running.updated(old, new[seen].mean(axis=0), self.momentum or 0.0, 1) if seen.any() else old

@@ -163,7 +163,13 @@ def test_parts_change_nothing(build, last: bool, monkeypatch: pytest.MonkeyPatch
 
 @pytest.mark.parametrize("shape", [(0, 4), (3, 4, 0), (0, 4, 3)])
 def test_empty(shape: tuple[int, ...]) -> None:
-    for layer in (nn.GroupNorm(2, 4), nn.InstanceNorm(4, track_running_stats=True), nn.GroupNorm(4, 4)):
+    tracking = nn.InstanceNorm(4, track_running_stats=True)
+    for layer in (
+        nn.GroupNorm(2, 4),
+        tracking,
+        nn.InstanceNorm(4, track_running_stats=True).eval(),
+        nn.GroupNorm(4, 4),
+    ):
         assert layer(np.ones(shape)).shape == layer.backward(np.ones(shape)).shape == shape
     last = (*shape[:1], *shape[2:], 4)
     for layer in (nn.LayerNorm(4), nn.RMSNorm(4)):
@@ -211,10 +217,20 @@ def test_one_value_has_no_variance(tracks: bool) -> None:
     assert norm.running_mean is None or not norm.running_mean.any()
 
 
-def test_ranks_in_one_array_have_no_running_statistics_of_instances() -> None:
-    x = RNG.normal(size=(4, 2, 3))
-    with stretched(np.array([0, 1, 4])):
-        nn.InstanceNorm(2)(x)
-        nn.InstanceNorm(2, track_running_stats=True).eval()(x)
-        with pytest.raises(ArgumentError, match="several ranks"):
-            nn.InstanceNorm(2, track_running_stats=True)(x)
+@pytest.mark.parametrize("axis", [1, -1])
+def test_ranks_in_one_array_have_their_own_running_statistics(axis: int) -> None:
+    """A rank without rows, too, and one whose rows are masked."""
+    x, w, offsets = RNG.normal(size=(7, 4, 3)), np.array([1, 1, 2, 0, 0, 1, 0]), np.array([0, 3, 3, 5, 7])
+    kind = partial(nn.InstanceNorm, x.shape[axis], track_running_stats=True, channel_axis=axis, **F64)
+    stacked, alone = kind(), [kind() for _ in offsets[1:]]
+    for step in range(2):
+        x = x + step
+        with stretched(offsets):
+            y = stacked.train()(x, w)
+            judged = stacked.eval()(x)
+        for rank, one in enumerate(alone):
+            mine = slice(offsets[rank], offsets[rank + 1])
+            np.testing.assert_allclose(y[mine], one.train()(x[mine], w[mine]), atol=1e-12)
+            np.testing.assert_allclose(judged[mine], one.eval()(x[mine]), atol=1e-12)
+            np.testing.assert_array_equal(stacked.running_mean[rank], one.running_mean)
+            np.testing.assert_array_equal(stacked.running_var[rank], one.running_var)
