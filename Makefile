@@ -83,8 +83,9 @@ bench: oracle ## measure against torch, jax, raw MPI and Open MPI, into benchmar
 readme: .venv/train ## run the main job and put its table and picture into the README
 	$(BIN)/python docs/update_readme.py
 
-animation: .venv/train ## compute and draw the picture of the project anew
+animation: .venv/train ## compute and draw the picture of the project anew, and that of the norms
 	$(BIN)/python docs/make_animation.py
+	$(BIN)/python docs/draw_norms.py
 
 clean: ## remove the virtual environment and caches
 	rm -rf .venv docs/_build .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib.util
+import json
 import os
 import re
 import sys
@@ -100,6 +102,23 @@ def test_the_animations_first_frame_is_complete() -> None:
     for norm in ("local", "sync"):
         colour = np.array([int(COLOURS[norm][place : place + 2], 16) for place in (1, 3, 5)])
         assert (np.abs(right - colour).max(axis=-1) < 40).sum() > 20, norm
+
+
+def test_the_picture_of_norms_shows_their_cells() -> None:
+    """As many as there are now: 2 ranks of 4 rows, 6 channels, 3 positions; and each is what its name says."""
+    spec = importlib.util.spec_from_file_location("draw_norms", ROOT / "docs/draw_norms.py")
+    drawing = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(drawing)
+    found = {name: drawing.cells(build) for name, build in drawing.NORMS.items()}
+    assert all((each >= 0).all() for each in found.values())
+    counts = {name: int(each.max()) + 1 for name, each in found.items()}
+    with Image.open(ROOT / "docs/_static/norms.png") as picture:
+        assert json.loads(picture.text["Description"]) == counts
+    assert list(counts.values()) == [2 * 6, 2 * 2 * 6, 6, 8, 8 * 2, 8 * 6]
+    for each in found.values():
+        shown = drawing.colours(each)
+        assert ((shown[:-1] == shown[1:]) == (each[:-1] == each[1:])).all()
+        assert ((shown[:, :-1] == shown[:, 1:]) == (each[:, :-1] == each[:, 1:])).all()
 
 
 def test_switching_it_on_is_told_for_each_system() -> None:

@@ -5,7 +5,7 @@
     GhostBatchNorm        several rows each     one channel each
     InstanceNorm          one row each          one channel each
     GroupNorm             one row each          several channels each
-    LayerNorm, RMSNorm    one row each          one: all channels
+    LayerNorm, RMSNorm    one position each     one: all channels
 
 The steps on cells are `functional.steps`, and compiled `kernels`.
 """
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, replace
-from functools import lru_cache
+from functools import cached_property, lru_cache
 from typing import Any
 
 import numpy as np
@@ -23,6 +23,7 @@ from ..arrays import Array, position_weights
 from ..errors import ShapeError
 
 SINGLE, DOUBLE = np.dtype(np.float32), np.dtype(np.float64)
+PART = 1 << 17  # numbers; three arrays of that size, x, dy and dx, find room in a cache of 2 MiB
 RUNS, GROUPS, COLUMNS = "runs", "groups", "columns"
 
 
@@ -76,6 +77,23 @@ class Box:
     def by_row(self) -> Box:
         """The same with a stretch for each row of the array."""
         return _by_row(self.shape, self.axis, self.last, self.cells[1])
+
+    def by_position(self) -> Box:
+        """The same with a stretch for each position of an array whose channels are last."""
+        return _by_position(self.shape, self.axis, self.last, self.cells[1])
+
+    @cached_property
+    def parts(self) -> list[tuple[slice, slice, Box]]:
+        """Of a box by row or by position: stretches, rows of `view`, and their own box, such that a part stays in the processor's cache."""
+        stretches, (rows, *rest) = self.cells[0], self.view
+        each, many = rows // max(stretches, 1), max(1, PART * stretches // max(math.prod(self.view), 1))
+        found = []
+        for start in range(0, max(stretches, 1), many):
+            end = min(start + many, stretches)
+            view, cells = ((end - start) * each, rest[0], rest[1]), (end - start, self.cells[1])
+            box = replace(self, view=view, offsets=self.offsets[: end - start + 1], cells=cells)
+            found.append((slice(start, end), slice(start * each, end * each), box))
+        return found
 
     def flat(self, x: Array, dtype: np.dtype[Any] | None = None) -> Array:
         """An array of the box's shape as the steps see it, of this dtype or else float32 or float64; a copy if it lies otherwise.
@@ -134,3 +152,9 @@ def _whole(shape: tuple[int, ...], axis: int, last: bool, groups: int) -> Box:
 @lru_cache(maxsize=256)
 def _by_row(shape: tuple[int, ...], axis: int, last: bool, groups: int) -> Box:
     return _whole(shape, axis, last, groups).cut(np.arange(shape[0] + 1))
+
+
+@lru_cache(maxsize=256)
+def _by_position(shape: tuple[int, ...], axis: int, last: bool, groups: int) -> Box:
+    box = _whole(shape, axis, last, groups)
+    return replace(box, offsets=np.arange(box.view[0] + 1), cells=(box.view[0], groups))

@@ -7,6 +7,8 @@ import numpy as np
 from ..arrays import Array
 from .compiler import APPLIED, SUMMED, loop
 
+ROWS = 16  # whose float32 are added up before float64 takes over
+
 
 @loop(SUMMED)
 def sums_of_columns(
@@ -36,10 +38,9 @@ def sums_of_columns(
 def sums_of_groups(
     dy: Array, x: Array, offsets: Array, mean: Array, inv_std: Array, weight: Array, cells: Array, channels: Array
 ) -> None:
-    """The same where a group has several channels, side by side."""
-    number, groups, width = x.dtype.type, x.shape[1], x.shape[2]
-    a = weight.astype(x.dtype).reshape(groups, width)
-    total, product = channels[0].reshape(groups, width), channels[1].reshape(groups, width)
+    """The same where a group has several channels, side by side. Sums of a row, and of a few rows at a time, are of weight's dtype."""
+    number, groups, width, done = x.dtype.type, x.shape[1], x.shape[2], 0
+    a, run = weight.reshape(groups, width), np.zeros((2, groups, width), weight.dtype)
     cells[:] = 0.0
     channels[:] = 0.0
     for s in range(len(offsets) - 1):
@@ -47,15 +48,30 @@ def sums_of_groups(
             for g in range(groups):
                 m, r = number(mean[s, g]), number(inv_std[s, g])
                 rest = number((m - mean[s, g]) * inv_std[s, g])
-                t, q = 0.0, 0.0
+                t, q = weight.dtype.type(0), weight.dtype.type(0)
                 for i in range(width):
                     x_hat = (x[n, g, i] - m) * r + rest
-                    t += a[g, i] * dy[n, g, i]
-                    q += a[g, i] * dy[n, g, i] * x_hat
-                    total[g, i] += dy[n, g, i]
-                    product[g, i] += dy[n, g, i] * x_hat
+                    u = a[g, i] * dy[n, g, i]
+                    t += u
+                    q += u * x_hat
+                    run[0, g, i] += dy[n, g, i]
+                    run[1, g, i] += dy[n, g, i] * x_hat
                 cells[0, s, g] += t
                 cells[1, s, g] += q
+            done += 1
+            if done % ROWS == 0:
+                settle_run(run, channels)
+    settle_run(run, channels)
+
+
+@loop(SUMMED)
+def settle_run(run: Array, channels: Array) -> None:
+    """Adds what a run has summed to the sums in float64, and begins a new one."""
+    flat = run.reshape(channels.shape)
+    for k in range(len(channels)):
+        for c in range(channels.shape[1]):
+            channels[k, c] += flat[k, c]
+    run[:] = 0
 
 
 @loop(SUMMED)

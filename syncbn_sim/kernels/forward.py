@@ -61,30 +61,39 @@ def moments_of_columns(x: Array, offsets: Array, counts: Array | None, out: Arra
 
 
 @loop(SUMMED)
+def settle_one(n: float, near: float, total: float, squares: float) -> tuple[float, float, bool]:
+    """Mean and sum((x - mean)^2) of one cell from the same."""
+    shift = total / n if n > 0 else 0.0
+    deviation_sq = squares - shift * total
+    deviation_sq = 0.0 if deviation_sq < 0 else deviation_sq
+    return near + shift, deviation_sq, shift * total > FAR * deviation_sq
+
+
+@loop(SUMMED)
 def moments_of_groups(x: Array, offsets: Array, counts: Array | None, out: Array) -> None:
-    """The same where a group has several channels, side by side."""
+    """The same where a group has several channels, side by side. Cells are many and small: each by itself, in registers."""
     groups, width = x.shape[1], x.shape[2]
-    near, total, squares = np.zeros(groups), np.empty(groups), np.empty(groups)
     for s in range(len(offsets) - 1):
         low, high = offsets[s], offsets[s + 1]
         count = width * (float(high - low) if counts is None else counts[low:high].sum())
         for g in range(groups):
-            near[g] = x[low, g, 0] if high > low else 0.0
-        for _ in range(2):
-            total[:] = 0.0
-            squares[:] = 0.0
-            for n in range(low, high):
-                w = 1.0 if counts is None else counts[n, 0]
-                for g in range(groups):
+            mean, deviation_sq = float(x[low, g, 0]) if high > low else 0.0, 0.0
+            for _ in range(2):
+                near, total, squares = mean, 0.0, 0.0
+                for n in range(low, high):
                     t, q = 0.0, 0.0
                     for i in range(width):
-                        d = x[n, g, i] - near[g]
+                        d = x[n, g, i] - near
                         t += d
                         q += d * d
-                    total[g] += w * t
-                    squares[g] += w * q
-            if not settle(s, count, near, total, squares, out):
-                break
+                    w = 1.0 if counts is None else counts[n, 0]
+                    total += w * t
+                    squares += w * q
+                mean, deviation_sq, far = settle_one(count, near, total, squares)
+                if not far:
+                    break
+            out[0, s, g], out[1, s, g], out[2, s, g] = count * mean, deviation_sq + count * mean * mean, deviation_sq
+            out[3, s, g], out[4, s, g] = mean, count
 
 
 @loop(SUMMED)

@@ -20,7 +20,7 @@ from . import backward, compiled, forward
 def warm() -> None:
     """Compiles every loop for float32 and float64, with frequency weights and without, where that is not on disk yet."""
     for dtype in (np.float32, np.float64):
-        for shape, groups in (((2, 2), 2), ((2, 4), 2), ((2, 2, 2), 2)):
+        for shape, groups in (((2, 2), 2), ((2, 4), 2), ((2, 2 * compiled.SHORT), 1), ((2, 2, 2), 2)):
             x = np.arange(np.prod(shape), dtype=dtype).reshape(shape)
             box = box_of(x, 1, groups)
             for counts in (None, np.ones((2, box.length))):

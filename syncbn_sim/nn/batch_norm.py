@@ -105,6 +105,10 @@ class BatchNorm(Module):
         """
         return rank_offsets()
 
+    def cuts(self, rows: int) -> Array | None:
+        """Where rows that are normalised together begin among so many, and the last ones end: those of `stretches`, or finer."""
+        return self.stretches()
+
     # -- talking: the two sums over the batch, which `SharedSums` takes over all ranks -------------------------------
 
     def sum_forward(self, local: Moments) -> Moments:
@@ -166,7 +170,7 @@ class BatchNorm(Module):
             )
 
     def _forward(self, x: Array, counts: Array | None) -> tuple[Array, Context]:
-        (axis,), training, step, offsets = self.channel_axes, self.training, steps(), self.stretches()
+        (axis,), training, step, offsets = self.channel_axes, self.training, steps(), self.cuts(len(x))
         box = box_of(x, axis, self.num_features)
         if offsets is not None:
             box = box.cut(offsets)

@@ -10,6 +10,7 @@ from ..comm.serial import SerialCommunicator
 from ..errors import ArgumentError
 from .averaged_batch_norm import AveragedBatchNorm
 from .batch_norm import BatchNorm
+from .ghost_batch_norm import GhostBatchNorm
 from .module import Module
 from .sync_batch_norm import SharedSums, SyncBatchNorm
 
@@ -28,19 +29,20 @@ def convert_sync_batchnorm(model: M, comm: Communicator) -> M:
         The same model.
 
     Raises:
-        ArgumentError: comm is no communicator; there is an AveragedBatchNorm, which talks already, and wrongly; or a subclass that sums
-            over the batch itself (sum_forward, sum_backward), which would be lost.
+        ArgumentError: comm is no communicator; there is an AveragedBatchNorm, which talks already, and wrongly; a GhostBatchNorm, which
+            parts rows where SyncBatchNorm joins them; or a subclass that sums over the batch or cuts it itself (sum_forward,
+            sum_backward, stretches, cuts), which would be lost.
     """
     check_communicator(comm)
     layers = [(name, m) for name, m in model.named_modules() if isinstance(m, BatchNorm)]
     for name, layer in layers:
-        if isinstance(layer, AveragedBatchNorm):
+        if isinstance(layer, AveragedBatchNorm | GhostBatchNorm):
             expected, do = "BatchNorm or SyncBatchNorm layers", "Build that layer as a BatchNorm."
-            raise ArgumentError(f"layer {name!r}", got="an AveragedBatchNorm", expected=expected, do=do)
-        for hook in ("sum_forward", "sum_backward"):
+            raise ArgumentError(f"layer {name!r}", got=type(layer).__name__, expected=expected, do=do)
+        for hook in ("sum_forward", "sum_backward", "stretches", "cuts"):
             if not isinstance(layer, SharedSums) and getattr(type(layer), hook) is not getattr(BatchNorm, hook):
                 got, do = f"a {type(layer).__name__} with its own {hook}", "Derive it from SyncBatchNorm instead."
-                expected = "a subclass that leaves the sums to BatchNorm (its own `statistics` may stay)"
+                expected = "a subclass that leaves the sums over all rows to BatchNorm (its own `statistics` may stay)"
                 raise ArgumentError(f"layer {name!r}", got=got, expected=expected, do=do)
     # All classes first: where one cannot be made, nothing has been converted.
     kinds = [type(m) if isinstance(m, SharedSums) else _synchronised(cast(Any, type(m))) for _, m in layers]

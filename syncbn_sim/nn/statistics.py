@@ -70,7 +70,7 @@ def for_cells(values: Array, box: Box) -> Array:
     """Statistics as the steps want them: a float64 copy, (stretches, C)."""
     if values.ndim == 1 and box.cells[0] > 1:
         values = np.broadcast_to(values, box.cells)
-    return np.array(values, np.float64).reshape(box.cells)
+    return np.array(values, np.float64, order="C").reshape(box.cells)
 
 
 def statistics_apart(moments: Stretches) -> Statistics:

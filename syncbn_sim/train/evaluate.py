@@ -13,6 +13,7 @@ from ..comm.base import Communicator
 from ..comm.stretches import stretched
 from ..nn.batch_norm import BatchNorm
 from ..nn.contexts import no_backward
+from ..nn.instance_norm import InstanceNorm
 from ..nn.module import Module
 
 M = TypeVar("M", bound=Module)
@@ -34,7 +35,11 @@ def with_averaged_statistics(model: M, comm: Communicator, rows_seen: float | Se
     copy = deepcopy(model)
     seen = np.broadcast_to(np.asarray(rows_seen, np.float64), len(comm.ranks))
     for layer in copy.modules():
-        if isinstance(layer, BatchNorm) and layer.running_mean is not None and layer.running_var is not None:
+        if (
+            isinstance(layer, BatchNorm | InstanceNorm)
+            and layer.running_mean is not None
+            and layer.running_var is not None
+        ):
             own = np.atleast_2d(np.concatenate([layer.running_mean, layer.running_var], axis=-1, dtype=np.float64))
             weights = _weights(layer, len(own), seen)
             total = comm.holders.allreduce(np.append(weights @ own, weights.sum()))
@@ -56,22 +61,24 @@ def with_statistics_of_rank_0(model: M, comm: Communicator) -> M:
     """
     copy, holders = deepcopy(model), comm.holders
     for layer in copy.modules():
-        if isinstance(layer, BatchNorm) and layer.running_mean is not None:
+        if isinstance(layer, BatchNorm | InstanceNorm) and layer.running_mean is not None:
             _keep_first(layer)
             layer.running_mean, layer.running_var = holders.bcast(layer.running_mean), holders.bcast(layer.running_var)
     return copy
 
 
-def _weights(layer: BatchNorm, rows: int, seen: Array) -> Array:
+def _weights(layer: BatchNorm | InstanceNorm, rows: int, seen: Array) -> Array:
     """What stands behind each of so many rows of running statistics: one for all ranks, one for each, or one for each group."""
     if rows == len(seen):
         return seen
+    if rows == 1 or isinstance(layer, InstanceNorm):
+        return seen.sum(keepdims=True)
     with stretched(np.append(0.0, np.cumsum(seen))):  # a layer cuts rows seen as it cuts rows at hand
         offsets = layer.stretches()
-    return seen.sum(keepdims=True) if rows == 1 or offsets is None else np.diff(offsets)
+    return seen.sum(keepdims=True) if offsets is None else np.diff(offsets)
 
 
-def _keep_first(layer: BatchNorm) -> None:
+def _keep_first(layer: BatchNorm | InstanceNorm) -> None:
     """Of statistics by rank those of the first, which stands for all."""
     if layer.running_mean is None or layer.running_var is None or layer.running_mean.ndim == 1:
         return

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 from syncbn_sim import nn
+from syncbn_sim.comm.stretches import stretched
 
 ROOT = Path(__file__).parent.parent.parent
 USE = """
@@ -127,8 +128,21 @@ def test_whatever_comes_nothing_is_compiled_anew() -> None:
         for x in (*others, plain[::-1], np.broadcast_to(plain[:1], shape), np.asfortranarray(plain)):
             for weights in (None, np.ones(len(x))):
                 for training in (True, False):
-                    bn = nn.BatchNorm(4, channel_axis=axis).train(training)
-                    y = bn(x, weights)
-                    assert y.dtype == bn.backward(x).dtype == x.dtype
+                    for norm in (
+                        nn.BatchNorm(4, eps=1, channel_axis=axis),
+                        nn.GhostBatchNorm(4, 2, channel_axis=axis),
+                        nn.GroupNorm(2, 4, eps=1, channel_axis=axis),
+                        nn.InstanceNorm(4, track_running_stats=True, channel_axis=axis)
+                        if len(shape) > 2
+                        else nn.GroupNorm(1, 4),
+                        nn.GroupNorm(1, 4, channel_axis=axis) if 0 in shape[1:] else nn.LayerNorm(shape[1:], eps=0),
+                    ):
+                        y = norm.train(training)(x, weights)
+                        assert y.dtype == norm.backward(x).dtype == x.dtype
+    # Statistics of all rows, for each of several ranks' or for each row.
+    with stretched(np.array([0, 1, 6])):
+        nn.BatchNorm(4).eval()(rng.normal(size=(6, 4)))
+    wide = nn.LayerNorm(compiled.SHORT + 1)
+    wide.backward(wide(rng.normal(size=(3, compiled.SHORT + 1)).astype(np.float32), np.ones(3)))
     assert before == [len(loop.signatures) for table in tables for loop in table.values()]
     assert max(before) <= 4

@@ -164,4 +164,4 @@ CHECKS = {
     for case in CASES
     for dtype in TOLERANCE
 }
-CHECKS |= {f"layer {name}": partial(check_layer, row=row) for name, row in LAYERS.items()}
+CHECKS |= {f"layer {name}": partial(check_layer, row=row) for name, row in LAYERS.items() if not row.cuts}

@@ -30,6 +30,8 @@ class Layer:
         oracle: the same module of torch, made from `torch`; or why there is none.
         talks: whether it does, in training.
         ranks: what R ranks together equal.
+        cuts: whether the layer cuts its rows into batches of their own, so that it matters at which place a row stands. Then with other
+            rows, or more of them, it is another layer, and the suites leave out what compares these.
     """
 
     build: Callable[[Any, Communicator], nn.Module]
@@ -38,6 +40,7 @@ class Layer:
     channels: tuple[int, ...] = (1,)
     talks: bool = False
     ranks: str = AS_IT_IS
+    cuts: bool = False
 
 
 def batch_norm(shape: tuple[int, ...], kind: type[nn.BatchNorm] = nn.BatchNorm, **options: Any) -> Layer:
@@ -56,6 +59,56 @@ def batch_norm(shape: tuple[int, ...], kind: type[nn.BatchNorm] = nn.BatchNorm, 
         (axis,),
         talks,
         ALIKE if kind is nn.AveragedBatchNorm else AS_IT_IS if talks else CONVERTED,
+    )
+
+
+def instance_norm(shape: tuple[int, ...], **options: Any) -> Layer:
+    """A row for an instance norm of 4 channels, likewise."""
+    axis = options.get("channel_axis", 1)
+    name = f"InstanceNorm{max(len(shape) - 2, 1)}d"
+    return Layer(
+        lambda dtype, comm: nn.InstanceNorm(4, dtype=dtype, **options),
+        shape,
+        (lambda torch: getattr(torch.nn, name)(4, **options))
+        if axis == 1
+        else "torch has no channels-last instance norm",
+        (axis,),
+        # Outputs are those of the union however rows are dealt; what a rank stores is the mean over its own rows.
+        ranks=ALIKE if options.get("track_running_stats") else AS_IT_IS,
+    )
+
+
+def group_norm(shape: tuple[int, ...], groups: int, channels: int, **options: Any) -> Layer:
+    """A row for a group norm, likewise."""
+    axis = options.get("channel_axis", 1)
+    return Layer(
+        lambda dtype, comm: nn.GroupNorm(groups, channels, dtype=dtype, **options),
+        shape,
+        (lambda torch: torch.nn.GroupNorm(groups, channels, **options))
+        if axis == 1
+        else "torch has no channels-last group norm",
+        (axis,),
+    )
+
+
+def rms_norm(shape: tuple[int, ...], normalized_shape: int | tuple[int, ...], **options: Any) -> Layer:
+    """A row for an RMS norm, likewise."""
+    return Layer(
+        lambda dtype, comm: nn.RMSNorm(normalized_shape, dtype=dtype, **options),
+        shape,
+        lambda torch: torch.nn.RMSNorm(normalized_shape, **options),
+        (-1,) if isinstance(normalized_shape, int) else tuple(range(-len(normalized_shape), 0)),
+    )
+
+
+def ghost_batch_norm(shape: tuple[int, ...], stretches: Any, **options: Any) -> Layer:
+    """A row for a batch norm of 4 channels on stretches."""
+    return Layer(
+        lambda dtype, comm: nn.GhostBatchNorm(4, stretches, dtype=dtype, **options),
+        shape,
+        "torch has none: tests/nn/test_ghost_batch_norm.py holds it against a BatchNorm per stretch",
+        (options.get("channel_axis", 1),),
+        cuts=True,
     )
 
 
@@ -99,6 +152,27 @@ LAYERS = {
         (5, 4),
         lambda torch: torch.nn.LayerNorm(4, elementwise_affine=False),
     ),
+    "RMSNorm": rms_norm((5, 3, 4), 4),
+    "RMSNorm over two axes": rms_norm(IMAGES, (2, 3), eps=1e-3),
+    "RMSNorm without affine": rms_norm((5, 4), 4, elementwise_affine=False),
+    "GroupNorm": group_norm((5, 6), 2, 6),
+    "GroupNorm of sequences": group_norm((3, 4, 5), 1, 4),
+    "GroupNorm of images": group_norm(IMAGES, 2, 4),
+    "GroupNorm of images, as many groups as channels": group_norm((3, 4, 4, 5), 4, 4),
+    "GroupNorm, odd groups": group_norm((3, 6, 1, 3), 2, 6, eps=0.5),
+    "GroupNorm, channels last": group_norm((3, 2, 3, 6), 3, 6, channel_axis=-1),
+    "GroupNorm without affine": group_norm((3, 6, 5), 3, 6, affine=False),
+    "InstanceNorm of sequences": instance_norm((3, 4, 8)),
+    "InstanceNorm of images": instance_norm((3, 4, 4, 5), affine=True),
+    "InstanceNorm with running statistics": instance_norm((3, 4, 8), affine=True, track_running_stats=True),
+    "InstanceNorm of volumes with running statistics": instance_norm(
+        (3, 4, 2, 3, 4), momentum=0.7, track_running_stats=True
+    ),
+    "InstanceNorm, channels last": instance_norm((3, 8, 4), affine=True, track_running_stats=True, channel_axis=-1),
+    "GhostBatchNorm": ghost_batch_norm((11, 4), 2),
+    "GhostBatchNorm of images": ghost_batch_norm(IMAGES, 3),
+    "GhostBatchNorm by offsets": ghost_batch_norm((6, 4, 3), [0, 0, 2, 2, 6]),
+    "GhostBatchNorm, channels last": ghost_batch_norm((3, 2, 3, 4), 2, channel_axis=-1),
     "BatchNorm": batch_norm((5, 4)),
     "BatchNorm of sequences": batch_norm((3, 4, 5)),
     "BatchNorm of images": batch_norm(IMAGES),
@@ -145,7 +219,7 @@ def randomised(layer: nn.Module, rng: np.random.Generator) -> nn.Module:
     for p in layer.parameters():
         p.data = (rng.uniform(0.5, 1.5, p.data.shape) * rng.choice([-1, 1], p.data.shape)).astype(p.data.dtype)
     for module in layer.modules():
-        if isinstance(module, nn.BatchNorm) and module.running_mean is not None:
+        if isinstance(module, nn.BatchNorm | nn.InstanceNorm) and module.running_mean is not None:
             c, dtype = module.num_features, module.running_mean.dtype
             module.running_mean = rng.normal(size=c).astype(dtype)
             module.running_var = rng.uniform(0.5, 2, c).astype(dtype)

@@ -35,7 +35,7 @@ def check_what_is_masked_is_never_read(row: Layer, training: bool) -> None:
         for others in found[1:]:
             for array, other in zip(found[0], others, strict=True):
                 np.testing.assert_array_equal(array, other)
-        if w.ndim == 1:
+        if w.ndim == 1 and not row.cuts:
             layer, rows = built(row).train(training), w > 0
             y, dx = layer(x[rows]), layer.backward(dy[rows])
             gradients, state = [p.grad for p in layer.parameters()], layer.state_dict().values()

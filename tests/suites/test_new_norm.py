@@ -18,7 +18,7 @@ from syncbn_sim import nn
 from syncbn_sim.comm import launch
 
 SHAPES = {
-    "RMSNorm": [(5, 4), (3, 2, 4)],
+    "OwnRMSNorm": [(5, 4), (3, 2, 4)],
     "BatchRMSNorm": [(5, 4), (3, 4, 2), (3, 4, 3, 2), (40, 4, 60), (6, 4, 40, 30)],
 }
 CASES = [(name, shape) for name, shapes in SHAPES.items() for shape in shapes]
@@ -65,5 +65,5 @@ def test_made_public_it_needs_its_row(page: None, monkeypatch: pytest.MonkeyPatc
         monkeypatch.setattr(nn, name, kind, raising=False)
     monkeypatch.setattr(nn, "__all__", [*nn.__all__, *made])
     assert layers.without_row() == set()
-    monkeypatch.delitem(LAYERS, "RMSNorm")
-    assert layers.without_row() == {"RMSNorm"}
+    monkeypatch.delitem(LAYERS, "OwnRMSNorm")
+    assert layers.without_row() == {"OwnRMSNorm"}
