@@ -47,6 +47,7 @@ class BatchNorm(Module):
     Attributes:
         monitor: None, or a function that each forward pass in training calls with the layer, the moments of this rank's batch and
             those of the batch that normalises. Every rank calls it at the same place, so it may talk; a count may be 0.
+            Of stacked ranks it is called once, and the first are `Stretches`, a row for each rank.
 
     Source: Ioffe & Szegedy (2015), algorithms 1 and 2; conventions of torch.nn.BatchNorm1d.
     """
@@ -104,6 +105,12 @@ class BatchNorm(Module):
         Where the rows of several ranks lie in one array, each rank's are.
         """
         return rank_offsets()
+
+    def _offsets(self) -> Array | None:
+        """Where this pass cuts the rows: as `stretches` says where what is summed or stored is of these, else by rank or not at all."""
+        if self.training or (self.running_mean is not None and self.running_mean.ndim > 1):
+            return self.stretches()
+        return rank_offsets() if self.running_mean is None else None
 
     # -- talking: the two sums over the batch, which `SharedSums` takes over all ranks -------------------------------
 
@@ -166,7 +173,7 @@ class BatchNorm(Module):
             )
 
     def _forward(self, x: Array, counts: Array | None) -> tuple[Array, Context]:
-        (axis,), training, step, offsets = self.channel_axes, self.training, steps(), self.stretches()
+        (axis,), training, step, offsets = self.channel_axes, self.training, steps(), self._offsets()
         box = box_of(x, axis, self.num_features)
         if offsets is not None:
             box = box.cut(offsets)
@@ -176,7 +183,9 @@ class BatchNorm(Module):
             local = moments_of(step.moments(flat, box, w), apart=offsets is not None)
             moments = self.sum_forward(local) if training else local
             if training and self.monitor:
-                self.monitor(self, local, moments)
+                by_rank = rank_offsets()
+                own = local if by_rank is None else moments_of(step.moments(flat, box.cut(by_rank), w), apart=True)
+                self.monitor(self, own, moments)
             used = self.statistics(moments)
             mean, var = used.mean, used.var
             if training:
@@ -241,12 +250,13 @@ class BatchNorm(Module):
 
     def _remember_apart(self, mean: Array, var: Array, tracked: Array, used: Statistics) -> None:
         """The same of stretches, which have their own from the first time on, (S, C), and count their own batches."""
+        stretches = np.size(used.n)
         if mean.ndim == 1:
-            mean, var = np.tile(mean, (len(used.n), 1)), np.tile(var, (len(used.n), 1))
-            tracked = np.tile(tracked, len(used.n))
-        if np.shape(used.n) != (len(mean), 1):
-            raise self._whose(np.size(used.n))
-        seen = used.n > 0
+            mean, var = np.tile(mean, (stretches, 1)), np.tile(var, (stretches, 1))
+            tracked = np.tile(tracked, stretches)
+        if stretches != len(mean):
+            raise self._whose(stretches)
+        seen = np.reshape(used.n, (-1, 1)) > 0
         self.num_batches_tracked = tracked + seen[:, 0]
         batches = np.maximum(self.num_batches_tracked, 1)[:, None]
         self.running_mean = np.where(seen, running.updated(mean, used.stored_mean, self.momentum, batches), mean)
