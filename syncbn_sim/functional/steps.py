@@ -28,7 +28,7 @@ def moments(x: Array, box: Box, counts: Array | None) -> Array:
     mean = _summed(w * x, box) / some
     deviation = x - _spread(mean, box)
     slip = _summed(w * deviation, box)  # 0 in exact arithmetic: what rounding of the mean left over
-    deviation_sq = np.maximum(_summed(w * deviation * deviation, box) - slip * slip / some, 0.0)
+    deviation_sq = np.maximum(_summed(w * deviation * deviation, box) - slip * (slip / some), 0.0)
     mean += slip / some
     return np.stack([n * mean, deviation_sq + n * mean * mean, deviation_sq, mean, n])
 

@@ -35,19 +35,21 @@ def _once(x: Any, box: Box, counts: Any) -> None:
     compiled.input_gradient(x, x, box, counts, cells, cells, weight, sums, np.empty_like(x))
 
 
-def warm_once() -> None:
+def warm_once() -> bool:
     """Does it in one process at a time, so that of several that start together the first compiles and the others read what it has.
 
-    Without a place on disk to keep code each process compiles what it needs, when it needs it.
+    Returns:
+        Whether all is compiled: without a place on disk to keep code each process compiles what it needs, when it needs it.
     """
     mark = _mark()
     if mark is None or mark.exists():
-        return
+        return mark is not None
     with _alone(mark.with_suffix(".lock")):
         if not mark.exists():
             print("syncbn-sim compiles its loops, once ...", file=sys.stderr, flush=True)
             warm()
             mark.touch()
+    return True
 
 
 def _mark() -> Path | None:

@@ -23,6 +23,15 @@ y, dx = bn(x), bn.backward(x)
 print(steps().__name__, float(y.sum(dtype=np.float64)) < 1e-3)
 """
 
+NO_PLACE = """
+from numba.core import caching
+class Nowhere(caching._CacheLocator):
+    @classmethod
+    def from_function(cls, function, file):
+        return None
+caching.CacheImpl._locator_classes = [Nowhere]
+"""
+
 
 def python(code: str, **env: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
@@ -75,15 +84,7 @@ def test_importing_the_package_does_not_import_numba() -> None:
 def test_no_place_on_disk_for_compiled_code(tmp_path: Path) -> None:
     """A read-only installation without a writable home: compiled in each process, and right."""
     pytest.importorskip("numba")
-    code = """
-    from numba.core import caching
-    class Nowhere(caching._CacheLocator):
-        @classmethod
-        def from_function(cls, function, file):
-            return None
-    caching.CacheImpl._locator_classes = [Nowhere]
-    """
-    done = python(textwrap.dedent(code) + USE)
+    done = python(NO_PLACE + USE)
     assert done.stdout == "syncbn_sim.kernels.compiled True\n", done.stderr
 
 
@@ -132,3 +133,23 @@ def test_whatever_comes_nothing_is_compiled_anew() -> None:
                     assert y.dtype == bn.backward(x).dtype == x.dtype
     assert before == [len(loop.signatures) for table in tables for loop in table.values()]
     assert max(before) <= 4
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_numba_that_is_told_not_to_compile(processes: str) -> None:
+    """To look into the loops one sets NUMBA_DISABLE_JIT; layers, which would take minutes by them, then take NumPy's steps."""
+    pytest.importorskip("numba")
+    done = python(USE, NUMBA_DISABLE_JIT="1", PMI_SIZE=processes, PMI_RANK="0")
+    assert (done.stdout, done.stderr) == ("syncbn_sim.functional.steps True\n", "")
+
+
+@pytest.mark.parametrize(
+    ("start", "disabled", "said"),
+    [(NO_PLACE, "0", "NUMBA_CACHE_DIR"), ("", "1", "NumPy's steps"), ("", "0", "are ready")],
+)
+def test_the_step_of_an_installation_says_what_is_so(start: str, disabled: str, said: str) -> None:
+    pytest.importorskip("numba")
+    run = "import runpy; runpy.run_module('syncbn_sim.kernels', run_name='__main__')"
+    done = python(start + run, NUMBA_DISABLE_JIT=disabled)
+    assert said in done.stdout, done.stderr
+    assert done.stdout.count("\n") == 1
