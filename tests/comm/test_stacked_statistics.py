@@ -9,7 +9,9 @@ import pytest
 
 from syncbn_sim import nn
 from syncbn_sim.comm import Communicator, launch
-from syncbn_sim.errors import ShapeError
+from syncbn_sim.errors import ArgumentError, ShapeError
+from syncbn_sim.nn.statistics import Statistics
+from syncbn_sim.stats import Moments
 
 
 def bare(comm: Communicator) -> nn.SyncBatchNorm:
@@ -95,3 +97,56 @@ def test_a_single_stacked_rank_may_be_converted_while_it_trains() -> None:
     found, expected = launch(main, 1, "stacked")[0], launch(main, 1)[0]
     for name, value in expected.items():
         np.testing.assert_array_equal(np.squeeze(found[name]), value)
+
+
+class OneVariance(nn.BatchNorm):
+    """Its mean over the channels would be one over the ranks too."""
+
+    def statistics(self, moments: Moments) -> Statistics:
+        s = nn.BatchNorm.statistics(self, moments)
+        return s._replace(var=np.full_like(s.var, s.var.mean()))
+
+
+class Heir(OneVariance):
+    """With hooks that it inherits."""
+
+
+class Mixed(type("Mixin", (), {"statistics": OneVariance.statistics}), nn.BatchNorm):
+    """With hooks from elsewhere."""
+
+
+class LastAxis(OneVariance):
+    """Of stretches too."""
+
+    stackable = True
+
+    def statistics(self, moments: Moments) -> Statistics:
+        s = nn.BatchNorm.statistics(self, moments)
+        return s._replace(var=s.var * 0 + s.var.mean(axis=-1, keepdims=True))
+
+
+class HeirOfLastAxis(LastAxis):
+    """With hooks that it inherits, and what is said of them."""
+
+
+def normalised(comm: Communicator, kind: type, convert: int) -> np.ndarray:
+    """On the rows of each rank; converted to groups of so many ranks, if any."""
+    model, x = nn.Sequential(kind(3, dtype=np.float64)), np.random.default_rng(0).normal(size=(12, 3)) * [1, 2, 3]
+    if convert:
+        color = [rank // convert for rank in comm.ranks]
+        nn.convert_sync_batchnorm(model, comm.split(color if comm.backend == "stacked" else color[0]))
+    with comm.holds(tuple(np.arange(3 * rank, 3 * rank + 3) for rank in comm.ranks)) as rows:
+        return model(x[rows])
+
+
+@pytest.mark.parametrize("kind", [OneVariance, Heir, Mixed, LastAxis, HeirOfLastAxis])
+@pytest.mark.parametrize("convert", [0, 2, 4])
+def test_hooks_that_may_know_of_one_batch_only_are_not_given_several(kind: type, convert: int) -> None:
+    if convert != 4 and not issubclass(kind, LastAxis):
+        with pytest.raises(ArgumentError, match=f"{kind.__name__}.*got [24] stretches.*stackable = True.*lockstep"):
+            launch(normalised, 4, "stacked", args=(kind, convert))
+        launch(normalised, 1, "stacked", args=(kind, 0))
+    else:
+        found = launch(normalised, 4, "stacked", args=(kind, convert))[0]
+        expected = np.concatenate(launch(normalised, 4, "lockstep", args=(kind, convert)))
+        np.testing.assert_allclose(found, expected, atol=1e-13)
