@@ -14,7 +14,7 @@ import numba
 import numpy as np
 
 from ..functional.box import Box, box_of
-from . import backward, compiled, forward
+from . import backward, compiled, compiler, forward
 
 
 def warm() -> None:
@@ -57,7 +57,9 @@ def _mark() -> Path | None:
     place = compiled.MOMENTS["runs"].stats.cache_path  # type: ignore[attr-defined]
     if place is None:
         return None
-    sources = b"".join(Path(str(module.__file__)).read_bytes() for module in (forward, backward))
+    # Numba takes a file written anew for another one, and so must the mark: else all ranks would compile at a time.
+    files = [Path(str(module.__file__)) for module in (forward, backward, compiler)]
+    sources = b"".join(file.read_bytes() + str(file.stat().st_mtime_ns).encode() for file in files)
     about = f"{numba.__version__} {sys.version} {llvmlite.binding.get_host_cpu_name()}"
     digest = hashlib.sha256(sources + about.encode()).hexdigest()[:16]
     return Path(place) / f"compiled-{digest}"

@@ -7,9 +7,9 @@ from collections.abc import Callable
 import numpy as np
 import pytest
 
-from syncbn_sim import nn
+from syncbn_sim import nn, optim, train
 from syncbn_sim.comm import Communicator, launch
-from syncbn_sim.errors import ArgumentError, ShapeError
+from syncbn_sim.errors import ArgumentError, ShapeError, StateDictError
 from syncbn_sim.nn.statistics import Statistics
 from syncbn_sim.stats import Moments
 
@@ -150,3 +150,39 @@ def test_hooks_that_may_know_of_one_batch_only_are_not_given_several(kind: type,
         found = launch(normalised, 4, "stacked", args=(kind, convert))[0]
         expected = np.concatenate(launch(normalised, 4, "lockstep", args=(kind, convert)))
         np.testing.assert_allclose(found, expected, atol=1e-13)
+
+
+def test_statistics_by_rank_in_a_state_dict_are_called_so() -> None:
+    """Neither is a model of other sizes: one has statistics for each rank, and one for all."""
+
+    def main(comm: Communicator) -> None:
+        trained, fresh = (nn.Sequential(nn.BatchNorm(2, dtype=np.float64)) for _ in range(2))
+        with comm.holds(tuple(np.arange(2 * rank, 2 * rank + 2) for rank in comm.ranks)) as rows:
+            trained(np.random.default_rng(0).normal(size=(8, 2))[rows])
+        one, by_rank = fresh.state_dict(), trained.state_dict()
+        for model, state in ((trained, one), (fresh, by_rank)):
+            with pytest.raises(
+                StateDictError, match=r"stacked ranks\? train.with_averaged_statistics.*reset_running_stats"
+            ):
+                model.load_state_dict(state)
+        trained[0].reset_running_stats()
+        trained.load_state_dict(one)
+        fresh.load_state_dict(train.with_averaged_statistics(trained, comm, 2).state_dict())
+
+    launch(main, 4, "stacked")
+
+
+def test_gradients_of_rows_of_which_nobody_has_said_whose_they_are_are_not_summed() -> None:
+    """Those of `comm.rank` alone would pass for those of all ranks."""
+
+    def main(comm: Communicator) -> None:
+        model, loss, x, y = nn.Linear(2, 2), nn.CrossEntropyLoss(), np.ones((8, 2), np.float32), np.zeros(8, int)
+        optimizer = optim.SGD(model.parameters(), 0.1)
+        mine = slice(comm.rank, None, comm.size)
+        found = loss(model(x[mine]), y[mine])
+        model.backward(loss.backward())
+        train.sum_gradients(optimizer, *found, comm)
+
+    with pytest.raises(ShapeError, match="nobody has said whose they are"):
+        launch(main, 4, "stacked")
+    launch(main, 4, "lockstep")

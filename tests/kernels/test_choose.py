@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -153,3 +154,20 @@ def test_the_step_of_an_installation_says_what_is_so(start: str, disabled: str, 
     done = python(start + run, NUMBA_DISABLE_JIT=disabled)
     assert said in done.stdout, done.stderr
     assert done.stdout.count("\n") == 1
+
+
+def test_loops_whose_file_was_written_anew_are_not_taken_for_compiled(tmp_path: Path) -> None:
+    """A checkout writes equal files with new dates, for which numba compiles again: one process is to do it, as the first time."""
+    pytest.importorskip("numba")
+    shutil.copytree(ROOT / "syncbn_sim", tmp_path / "syncbn_sim", ignore=shutil.ignore_patterns("__pycache__"))
+    code = """
+    import os
+    from syncbn_sim.kernels import compiler, forward, warm
+    marks = [warm._mark()]
+    for file in (forward.__file__, compiler.__file__):
+        os.utime(file, (1e9, 1e9))
+        marks.append(warm._mark())
+    print(len(set(marks)), warm._mark() == marks[-1])
+    """
+    done = python(code, PYTHONSAFEPATH="1", PYTHONPATH=str(tmp_path), NUMBA_CACHE_DIR=str(tmp_path / "cache"))
+    assert done.stdout == "3 True\n", done.stderr
