@@ -241,7 +241,7 @@ class BatchNorm(Module):
         if offsets is not None and len(offsets) > 2 and not self.stackable:
             raise ArgumentError(
                 type(self).__name__,
-                got=f"{len(offsets) - 1} stretches of rows, each a batch, and {' or '.join(HOOKS)} of its own",
+                got=f"{len(offsets) - 1} stretches of rows, and {' or '.join(HOOKS)} of its own",
                 expected="hooks that take all at once, (S, C) and a count of (S, 1), in a class that says stackable = True",
                 do='Sums over channels are over the last axis then. Or train on backend "threads" or "lockstep".',
             )
