@@ -56,7 +56,7 @@ def run_experiment(experiment: Experiment[Any, Any], arguments: list[str], comma
             raise ArgumentError(
                 "--backend",
                 got=f"{options.backend} under mpirun, which has started {world} processes",
-                expected="auto, mpi or hybrid there",
+                expected=f"auto, mpi{', stacked' * experiment.stackable} or hybrid there",
                 do="Each process would run the whole experiment: leave out mpirun, or --backend.",
             )
         if options.backend == "stacked" and not experiment.stackable:

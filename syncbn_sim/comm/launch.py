@@ -12,6 +12,7 @@ from .base import Communicator
 from .mpi.run import run as run_mpi
 from .mpi.run import run_hybrid, run_stacked
 from .mpi.start import world_size
+from .stretches import stretched
 
 # run(body, ranks, checked) calls body(comm) on each of so many ranks (None: as many as there are, else 1), and returns the results by rank.
 Backend = Callable[[Callable[[Communicator], Any], int | None, bool], list[Any] | None]
@@ -73,7 +74,10 @@ def launch(
     def body(comm: Communicator) -> Any:
         return fn(comm, *args, **(kwargs or {}))
 
-    with _one_blas_thread():
+    with (
+        _one_blas_thread(),
+        stretched(None),
+    ):  # whoever launches ranks from stacked ones has not said whose rows theirs are
         results = BACKENDS[backend](body, ranks, checked)
     if results is not None and not (isinstance(results, list) and len(results) == (ranks or len(results))):
         raise LaunchError(

@@ -79,7 +79,7 @@ class StackedCommunicator(Communicator):
             yield joined
 
     def row_groups(self) -> Array | None:
-        """Offsets of the groups' rows among those at hand; None: all ranks held are of one group, or nobody has said whose the rows are."""
+        """Offsets of the groups' rows among those at hand; None: all ranks held are of one group."""
         offsets = rank_offsets()
         return None if self._groups is None or offsets is None else offsets[self._groups]
 
@@ -176,7 +176,8 @@ def run(body: Callable[[Communicator], Any], ranks: int, holders: Communicator |
     """Runs body(comm) once, on so many ranks of this process; the result is that of each of them."""
     holders = holders or OnlyHolder()
     try:
-        result = body(StackedCommunicator(ranks * holders.size, holders))
+        with stretched(ranks if ranks > 1 else None):
+            result = body(StackedCommunicator(ranks * holders.size, holders))
     except SystemExit as error:
         raise on_rank(error, holders.rank, holders.size, ranks) from error
     return [result] * ranks

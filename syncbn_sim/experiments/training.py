@@ -160,8 +160,9 @@ class Training:
             return None
         probe, entry = deepcopy(self.model), self.ledger.entries.setdefault("allreduce", Entry())
         before = replace(entry)
-        y = probe(self.split.train.x[: self.rows])
-        forward = entry.calls - before.calls
-        probe.backward(np.zeros_like(y))
+        with self.comm.holds(tuple(np.arange(self.rows) for _ in self.comm.ranks)) as rows:
+            y = probe(self.split.train.x[rows])
+            forward = entry.calls - before.calls
+            probe.backward(np.zeros_like(y))
         backward = entry.calls - before.calls - forward
         return Cost(forward / self.norm_layers, backward / self.norm_layers, entry.bytes - before.bytes)

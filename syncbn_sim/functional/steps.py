@@ -30,7 +30,7 @@ def moments(x: Array, box: Box, counts: Array | None) -> Array:
     weighted = _times(w, deviation)
     slip = _summed(weighted, box)  # 0 in exact arithmetic: what rounding of the mean left over
     np.multiply(weighted, deviation, out=deviation)
-    deviation_sq = np.maximum(_summed(deviation, box) - slip * slip / some, 0.0)
+    deviation_sq = np.maximum(_summed(deviation, box) - slip * (slip / some), 0.0)
     mean += slip / some
     return np.stack([n * mean, deviation_sq + n * mean * mean, deviation_sq, mean, n])
 

@@ -9,7 +9,9 @@ if __name__ == "__main__":
     if found.__name__.endswith("compiled"):
         from .warm import warm_once
 
-        warm_once()
-        print(f"compiled loops are ready ({time.perf_counter() - start:.1f} s)")
+        if warm_once():
+            print(f"compiled loops are ready ({time.perf_counter() - start:.1f} s)")
+        else:
+            print("no place on disk for compiled loops: each process compiles its own (or set NUMBA_CACHE_DIR)")
     else:
-        print('no numba: layers take NumPy\'s steps (pip install "syncbn-sim[fast]" for compiled ones)')
+        print('no numba that compiles: layers take NumPy\'s steps (pip install "syncbn-sim[fast]" for compiled ones)')

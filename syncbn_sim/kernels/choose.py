@@ -16,7 +16,7 @@ VARIABLE = "SYNCBN_SIM_KERNELS"
 
 @cache
 def steps() -> Any:
-    """The module with the four steps: `kernels.compiled`, or `functional.steps` without numba or with SYNCBN_SIM_KERNELS=numpy.
+    """The module with the four steps: `kernels.compiled`; without a numba that compiles or if so set `functional.steps`.
 
     Importing numba takes 0.2 seconds; that is done here, when the first layer asks.
 
@@ -28,12 +28,14 @@ def steps() -> Any:
     if wanted == "numpy":
         return numpy_steps
     try:
-        from . import compiled, warm
+        from . import compiled, compiler, warm
     except Exception as error:
         # whatever a numba says that does not go with this NumPy or this Python; only one that is not there needs no word
         if not (isinstance(error, ModuleNotFoundError) and error.name in ("numba", None)):
             message = f"numba cannot be imported ({error}): NumPy takes its place. Mend it, or set {VARIABLE}=numpy."
             warnings.warn(message, stacklevel=2)
+        return numpy_steps
+    if not compiler.COMPILES:  # NUMBA_DISABLE_JIT=1, to look into the loops: they would take minutes
         return numpy_steps
     if world_size() not in (None, 1):
         warm.warm_once()

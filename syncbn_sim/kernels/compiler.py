@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, TypeVar, cast
 
-from numba import njit
+from numba import config, njit
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 # x * a + b may be rounded once. What is summed may be added up in another order too, so that several numbers go on at a time;
 # elsewhere that would turn k ((x - m) r) into (k r) (x - m), of which k r may be beyond float32. nan and inf stay what they are.
+COMPILES = not config.DISABLE_JIT  # type: ignore[attr-defined]
 APPLIED, SUMMED = {"contract"}, {"contract", "reassoc"}
 
 

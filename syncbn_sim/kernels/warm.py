@@ -14,7 +14,7 @@ import numba
 import numpy as np
 
 from ..functional.box import Box, box_of
-from . import backward, compiled, forward
+from . import backward, compiled, compiler, forward
 
 
 def warm() -> None:
@@ -35,19 +35,21 @@ def _once(x: Any, box: Box, counts: Any) -> None:
     compiled.input_gradient(x, x, box, counts, cells, cells, weight, sums, np.empty_like(x))
 
 
-def warm_once() -> None:
+def warm_once() -> bool:
     """Does it in one process at a time, so that of several that start together the first compiles and the others read what it has.
 
-    Without a place on disk to keep code each process compiles what it needs, when it needs it.
+    Returns:
+        Whether all is compiled: without a place on disk to keep code each process compiles what it needs, when it needs it.
     """
     mark = _mark()
     if mark is None or mark.exists():
-        return
+        return mark is not None
     with _alone(mark.with_suffix(".lock")):
         if not mark.exists():
             print("syncbn-sim compiles its loops, once ...", file=sys.stderr, flush=True)
             warm()
             mark.touch()
+    return True
 
 
 def _mark() -> Path | None:
@@ -55,7 +57,9 @@ def _mark() -> Path | None:
     place = compiled.MOMENTS["runs"].stats.cache_path  # type: ignore[attr-defined]
     if place is None:
         return None
-    sources = b"".join(Path(str(module.__file__)).read_bytes() for module in (forward, backward))
+    # Numba takes a file written anew for another one, and so must the mark: else all ranks would compile at a time.
+    files = [Path(str(module.__file__)) for module in (forward, backward, compiler)]
+    sources = b"".join(file.read_bytes() + str(file.stat().st_mtime_ns).encode() for file in files)
     about = f"{numba.__version__} {sys.version} {llvmlite.binding.get_host_cpu_name()}"
     digest = hashlib.sha256(sources + about.encode()).hexdigest()[:16]
     return Path(place) / f"compiled-{digest}"

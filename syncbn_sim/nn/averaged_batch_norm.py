@@ -38,6 +38,8 @@ class AveragedBatchNorm(SharedSums, BatchNorm):
     Raises: what BatchNorm raises, with the count over all ranks. A local count of 1 is legal: its variance is 0.
     """
 
+    stackable = True
+
     def stretches(self) -> Array | None:
         """Each rank's rows are a batch.
 

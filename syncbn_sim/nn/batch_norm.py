@@ -18,6 +18,8 @@ from ..stats.moments import ONE, SHARES, Moments, Stretches
 from .module import Module, Parameter
 from .statistics import Context, Statistics, for_cells, moments_of, statistics_apart
 
+HOOKS = ("statistics", "statistics_backward")
+
 
 class BatchNorm(Module):
     """Computes y = weight (x - mean) / sqrt(var + eps) + bias, for each channel.
@@ -47,11 +49,15 @@ class BatchNorm(Module):
     Attributes:
         monitor: None, or a function that each forward pass in training calls with the layer, the moments of this rank's batch and
             those of the batch that normalises. Every rank calls it at the same place, so it may talk; a count may be 0.
+            Of stacked ranks it is called once, and the first are `Stretches`, a row for each rank.
+        stackable: whether `statistics` and `statistics_backward` take stretches of rows, (S, C) with a count of (S, 1), as well as one
+            batch, (C,). A class that overrides one of them must say so, or it is refused on stacked ranks.
 
     Source: Ioffe & Szegedy (2015), algorithms 1 and 2; conventions of torch.nn.BatchNorm1d.
     """
 
     channel_axes: tuple[int]
+    stackable = True
     monitor: Callable[[BatchNorm, Moments, Moments], None] | None = None
     running_mean: Array | None
     running_var: Array | None
@@ -85,6 +91,14 @@ class BatchNorm(Module):
         self.register_buffer("running_var", np.ones(num_features, kind) if tracks else None)
         self.register_buffer("num_batches_tracked", np.array(0, np.int64) if tracks else None)
 
+    def __init_subclass__(cls) -> None:
+        """Takes hooks of its own for such as know of one batch only."""
+        super().__init_subclass__()
+        known = [base for base in cls.__bases__ if issubclass(base, BatchNorm)]
+        own = [getattr(cls, hook) not in [getattr(base, hook) for base in known] for hook in HOOKS]
+        if any(own) and "stackable" not in vars(cls):
+            cls.stackable = False
+
     @property
     def channel_axis(self) -> int:
         """The axis of the channels."""
@@ -106,8 +120,13 @@ class BatchNorm(Module):
         return rank_offsets()
 
     def cuts(self, rows: int) -> Array | None:
-        """Where rows that are normalised together begin among so many, and the last ones end: those of `stretches`, or finer."""
-        return self.stretches()
+        """Where rows that are normalised together begin among so many, and the last ones end: as `stretches` says, or finer.
+
+        Where the statistics are stored ones that all rows share, nothing is summed, and so nothing is cut.
+        """
+        if self.training or (self.running_mean is not None and self.running_mean.ndim > 1):
+            return self.stretches()
+        return rank_offsets() if self.running_mean is None else None
 
     # -- talking: the two sums over the batch, which `SharedSums` takes over all ranks -------------------------------
 
@@ -180,7 +199,10 @@ class BatchNorm(Module):
             local = moments_of(step.moments(flat, box, w), apart=offsets is not None)
             moments = self.sum_forward(local) if training else local
             if training and self.monitor:
-                self.monitor(self, local, moments)
+                by_rank = rank_offsets()
+                own = local if by_rank is None else moments_of(step.moments(flat, box.cut(by_rank), w), apart=True)
+                self.monitor(self, own, moments)
+            self._check_stackable(offsets)
             used = self.statistics(moments)
             mean, var = used.mean, used.var
             if training:
@@ -218,6 +240,15 @@ class BatchNorm(Module):
         step.input_gradient(dy, x, box, counts, mean, inv_std, weight, cells, dx)
         return box.restored(dx)
 
+    def _check_stackable(self, offsets: Array | None) -> None:
+        if offsets is not None and len(offsets) > 2 and not self.stackable:
+            raise ArgumentError(
+                type(self).__name__,
+                got=f"{len(offsets) - 1} stretches of rows, and {' or '.join(HOOKS)} of its own",
+                expected="hooks that take all at once, (S, C) and a count of (S, 1), in a class that says stackable = True",
+                do='Sums over channels are over the last axis then. Or train on backend "threads" or "lockstep".',
+            )
+
     def _of_channels(self, parameter: Parameter | None, absent: float) -> Array:
         """A copy: whoever steps, or writes into the weight, does not change what this pass did."""
         return np.full(self.num_features, absent) if parameter is None else parameter.data.astype(np.float64)
@@ -245,12 +276,13 @@ class BatchNorm(Module):
 
     def _remember_apart(self, mean: Array, var: Array, tracked: Array, used: Statistics) -> None:
         """The same of stretches, which have their own from the first time on, (S, C), and count their own batches."""
+        stretches = np.size(used.n)
         if mean.ndim == 1:
-            mean, var = np.tile(mean, (len(used.n), 1)), np.tile(var, (len(used.n), 1))
-            tracked = np.tile(tracked, len(used.n))
-        if np.shape(used.n) != (len(mean), 1):
-            raise self._whose(np.size(used.n))
-        seen = used.n > 0
+            mean, var = np.tile(mean, (stretches, 1)), np.tile(var, (stretches, 1))
+            tracked = np.tile(tracked, stretches)
+        if stretches != len(mean):
+            raise self._whose(stretches)
+        seen = np.reshape(used.n, (-1, 1)) > 0
         self.num_batches_tracked = tracked + seen[:, 0]
         batches = np.maximum(self.num_batches_tracked, 1)[:, None]
         self.running_mean = np.where(seen, running.updated(mean, used.stored_mean, self.momentum, batches), mean)

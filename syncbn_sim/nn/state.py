@@ -25,6 +25,11 @@ def entry(key: str, given: Any, own: Array) -> Array:
         raise StateDictError(subject, got=repr(given)[:60], expected=expected, do=do)
     if array.shape != own.shape and not (array.shape == (1,) and own.shape == ()):
         do = "Load it into a model of the same sizes."
+        if array.shape[1:] == own.shape or own.shape[1:] == array.shape:
+            do += (
+                " Are these running statistics of each of several stacked ranks? train.with_averaged_statistics(model, comm, rows) has "
+                "one for all, and a layer too after reset_running_stats()."
+            )
         raise StateDictError(subject, got=f"shape {array.shape}", expected=str(own.shape), do=do)
     return array.reshape(own.shape).astype(own.dtype)
 

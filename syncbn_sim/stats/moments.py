@@ -79,7 +79,7 @@ class Moments:
         mean = weighted_sum(x) / count
         deviation = x - mean
         slip = weighted_sum(deviation)  # 0 in exact arithmetic: what rounding of the mean left over
-        m2 = np.maximum(weighted_sum(deviation * deviation) - slip * slip / count, 0.0)
+        m2 = np.maximum(weighted_sum(deviation * deviation) - slip * (slip / count), 0.0)
         return cls.about((mean + slip / count).reshape(kept), m2.reshape(kept), count)
 
     @classmethod

@@ -89,7 +89,12 @@ def sum_gradients(
 
     Returns:
         The gradient of the mean loss (zero if the count is 0) by all parameters, flat; loss sum and count over all ranks.
+
+    Raises:
+        ShapeError: of rows of stacked ranks, outside `with comm.holds(rows):`.
     """
+    if len(comm.ranks) > 1:
+        rank_offsets()
     packed = optimizer.pack_gradients(loss_sum, count)
     comm.holders.allreduce(packed, out=packed)
     gradient, loss_sum, count = packed[:-2], float(packed[-2]), float(packed[-1])

@@ -210,6 +210,9 @@ def test_ranks_of_one_process_are_not_started_on_several(files: Path) -> None:
     done = command(ROOT, "run", f"{NAME}.py", "--backend", "threads", ranks=2, cwd=files)
     assert done.returncode != 0
     assert done.stderr.count("--backend: got threads under mpirun, which has started 2 processes") == 1
+    assert "expected auto, mpi or hybrid there" in done.stderr
+    done = command(ROOT, "run", "sorted_batches", "--backend", "threads", ranks=2, cwd=files)
+    assert "expected auto, mpi, stacked or hybrid there" in done.stderr
     assert not (files / "runs").exists()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 import textwrap
@@ -22,6 +23,15 @@ from syncbn_sim.kernels import steps
 bn, x = nn.BatchNorm(4), np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
 y, dx = bn(x), bn.backward(x)
 print(steps().__name__, float(y.sum(dtype=np.float64)) < 1e-3)
+"""
+
+NO_PLACE = """
+from numba.core import caching
+class Nowhere(caching._CacheLocator):
+    @classmethod
+    def from_function(cls, function, file):
+        return None
+caching.CacheImpl._locator_classes = [Nowhere]
 """
 
 
@@ -76,15 +86,7 @@ def test_importing_the_package_does_not_import_numba() -> None:
 def test_no_place_on_disk_for_compiled_code(tmp_path: Path) -> None:
     """A read-only installation without a writable home: compiled in each process, and right."""
     pytest.importorskip("numba")
-    code = """
-    from numba.core import caching
-    class Nowhere(caching._CacheLocator):
-        @classmethod
-        def from_function(cls, function, file):
-            return None
-    caching.CacheImpl._locator_classes = [Nowhere]
-    """
-    done = python(textwrap.dedent(code) + USE)
+    done = python(NO_PLACE + USE)
     assert done.stdout == "syncbn_sim.kernels.compiled True\n", done.stderr
 
 
@@ -146,3 +148,40 @@ def test_whatever_comes_nothing_is_compiled_anew() -> None:
     wide.backward(wide(rng.normal(size=(3, compiled.SHORT + 1)).astype(np.float32), np.ones(3)))
     assert before == [len(loop.signatures) for table in tables for loop in table.values()]
     assert max(before) <= 4
+
+
+@pytest.mark.parametrize("processes", ["1", "2"])
+def test_a_numba_that_is_told_not_to_compile(processes: str) -> None:
+    """To look into the loops one sets NUMBA_DISABLE_JIT; layers, which would take minutes by them, then take NumPy's steps."""
+    pytest.importorskip("numba")
+    done = python(USE, NUMBA_DISABLE_JIT="1", PMI_SIZE=processes, PMI_RANK="0")
+    assert (done.stdout, done.stderr) == ("syncbn_sim.functional.steps True\n", "")
+
+
+@pytest.mark.parametrize(
+    ("start", "disabled", "said"),
+    [(NO_PLACE, "0", "NUMBA_CACHE_DIR"), ("", "1", "NumPy's steps"), ("", "0", "are ready")],
+)
+def test_the_step_of_an_installation_says_what_is_so(start: str, disabled: str, said: str) -> None:
+    pytest.importorskip("numba")
+    run = "import runpy; runpy.run_module('syncbn_sim.kernels', run_name='__main__')"
+    done = python(start + run, NUMBA_DISABLE_JIT=disabled)
+    assert said in done.stdout, done.stderr
+    assert done.stdout.count("\n") == 1
+
+
+def test_loops_whose_file_was_written_anew_are_not_taken_for_compiled(tmp_path: Path) -> None:
+    """A checkout writes equal files with new dates, for which numba compiles again: one process is to do it, as the first time."""
+    pytest.importorskip("numba")
+    shutil.copytree(ROOT / "syncbn_sim", tmp_path / "syncbn_sim", ignore=shutil.ignore_patterns("__pycache__"))
+    code = """
+    import os
+    from syncbn_sim.kernels import compiler, forward, warm
+    marks = [warm._mark()]
+    for file in (forward.__file__, compiler.__file__):
+        os.utime(file, (1e9, 1e9))
+        marks.append(warm._mark())
+    print(len(set(marks)), warm._mark() == marks[-1])
+    """
+    done = python(code, PYTHONSAFEPATH="1", PYTHONPATH=str(tmp_path), NUMBA_CACHE_DIR=str(tmp_path / "cache"))
+    assert done.stdout == "3 True\n", done.stderr

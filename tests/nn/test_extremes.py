@@ -172,3 +172,18 @@ def test_moments_around_a_shift_add_up_like_any() -> None:
     np.testing.assert_allclose(there_and_back.var(), FAR.var(0), rtol=np.spacing(1.7e9))
     np.testing.assert_allclose(there_and_back.mean, FAR.mean(0), rtol=1e-15)
     assert there_and_back.count == len(FAR)
+
+
+@pytest.mark.parametrize("way", [*WAYS, "Moments"])
+@pytest.mark.parametrize("weight", [1e-200, 1e200])
+def test_weights_of_any_size_leave_a_variance(way: str, weight: float) -> None:
+    """The square of a sum of such weights is beyond float64, though all that is asked for is not."""
+    rng = np.random.default_rng(0)
+    x, counts = rng.normal(size=(50, 3)) + 5, rng.integers(1, 4, 50).astype(np.float64)
+    expected = Moments.of(x, weights=counts).var()
+    if way == "Moments":
+        found = Moments.of(x, weights=weight * counts).var()
+    else:
+        found = through_steps(way, x, x, np.ones(3), np.ones(3), counts=weight * counts)["moments"][2, 0]
+        found = found / (weight * counts.sum())
+    np.testing.assert_allclose(found, expected, rtol=1e-12)
