@@ -28,7 +28,7 @@ train: .venv/train ## install, then the main job on 8 MPI processes
 # A file at a time for each core; the slow tests, some of which take times, one after the other.
 QUICK = -m pytest -m 'not slow' --numprocesses auto --dist loadfile
 
-test: .venv/dev lint ## install, lint, types, and all tests but the slow ones (4 to 6 minutes on 2 cores)
+test: .venv/dev lint ## install, lint, types, and all tests but the slow ones (5 to 7 minutes on 2 cores)
 	$(BIN)/python $(QUICK)
 	SYNCBN_SIM_KERNELS=numpy $(BIN)/python $(QUICK) tests/nn tests/suites/test_layers_table.py
 

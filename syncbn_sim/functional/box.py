@@ -5,7 +5,7 @@
     GhostBatchNorm        several rows each     one channel each
     InstanceNorm          one row each          one channel each
     GroupNorm             one row each          several channels each
-    LayerNorm, RMSNorm    one position each     one: all channels
+    LayerNorm, RMSNorm    one row each          one: all channels (of a sequence: of each position)
 
 The steps on cells are `functional.steps`, and compiled `kernels`.
 """
@@ -54,7 +54,6 @@ class Box:
     length: int
     offsets: Array
     cells: tuple[int, int]
-
     straight: bool
 
     def cut(self, offsets: Array) -> Box:

@@ -18,7 +18,7 @@ VARIABLE = "SYNCBN_SIM_KERNELS"
 def steps() -> Any:
     """The module with the four steps: `kernels.compiled`; without a numba that compiles or if so set `functional.steps`.
 
-    Importing numba takes 0.2 seconds; that is done here, when the first layer asks.
+    Importing numba takes a while, so it is done here, when the first layer asks.
 
     Raises:
         ArgumentError: the variable is set to something else than numpy or numba.

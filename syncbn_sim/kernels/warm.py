@@ -44,12 +44,16 @@ def warm_once() -> bool:
     mark = _mark()
     if mark is None or mark.exists():
         return mark is not None
-    with _alone(mark.with_suffix(".lock")):
-        if not mark.exists():
-            print("syncbn-sim compiles its loops, once ...", file=sys.stderr, flush=True)
-            warm()
-            mark.touch()
-    return True
+    try:
+        with _alone(mark.with_suffix(".lock")):
+            if not mark.exists():
+                print("syncbn-sim compiles its loops, once ...", file=sys.stderr, flush=True)
+                warm()
+                if not compiler.not_kept:
+                    mark.touch()
+    except OSError as error:
+        compiler.not_kept.append(error)
+    return not compiler.not_kept
 
 
 def _mark() -> Path | None:
@@ -67,9 +71,12 @@ def _mark() -> Path | None:
 
 @contextmanager
 def _alone(lock: Path) -> Iterator[None]:
-    """One process at a time; it may wait for others."""
-    import fcntl
-
+    """One process at a time; it may wait for others. (Windows has no such lock, and no ranks that start together.)"""
+    try:
+        import fcntl
+    except ImportError:
+        yield
+        return
     lock.parent.mkdir(parents=True, exist_ok=True)
     with lock.open("w") as file:
         fcntl.flock(file, fcntl.LOCK_EX)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ..arrays import Array, parameter_dtype
+from ..arrays import Array
 from ..comm.stretches import rank_offsets
 from ..errors import ArgumentError, CountError, ShapeError
 from ..functional.batch_norm import BackwardSums
@@ -16,7 +16,7 @@ from ..kernels import steps
 from ..stats import running
 from ..stats.moments import ONE, SHARES, Moments, Stretches
 from .module import Module, Parameter
-from .statistics import Context, Statistics, for_cells, moments_of, statistics_apart
+from .statistics import Context, Statistics, for_cells, moments_of, register_running, statistics_apart
 
 HOOKS = ("statistics", "statistics_backward")
 
@@ -86,10 +86,7 @@ class BatchNorm(Module):
         self.channel_axes = (channel_axis,)
         self.weight = Parameter(np.ones(num_features), dtype) if affine else None
         self.bias = Parameter(np.zeros(num_features), dtype) if affine else None
-        kind, tracks = parameter_dtype(dtype), track_running_stats
-        self.register_buffer("running_mean", np.zeros(num_features, kind) if tracks else None)
-        self.register_buffer("running_var", np.ones(num_features, kind) if tracks else None)
-        self.register_buffer("num_batches_tracked", np.array(0, np.int64) if tracks else None)
+        register_running(self, num_features, dtype, track_running_stats)
 
     def __init_subclass__(cls) -> None:
         """Takes hooks of its own for such as know of one batch only."""

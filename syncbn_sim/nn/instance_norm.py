@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from ..arrays import Array, parameter_dtype
+from ..arrays import Array
 from ..comm.stretches import rank_offsets
 from ..functional.box import Box
 from ..stats import running
 from ..stats.moments import ONE
 from .group_norm import GroupNorm
+from .statistics import register_running
 
 
 class InstanceNorm(GroupNorm):
@@ -60,10 +61,7 @@ class InstanceNorm(GroupNorm):
         super().__init__(num_features, num_features, eps, affine, dtype, channel_axis)
         running.check_momentum(momentum)
         self.num_features, self.momentum = num_features, momentum
-        kind, tracks = parameter_dtype(dtype), track_running_stats
-        self.register_buffer("running_mean", np.zeros(num_features, kind) if tracks else None)
-        self.register_buffer("running_var", np.ones(num_features, kind) if tracks else None)
-        self.register_buffer("num_batches_tracked", np.array(0, np.int64) if tracks else None)
+        register_running(self, num_features, dtype, track_running_stats)
 
     def _statistics(self, x: Array, box: Box, counts: Array | None) -> tuple[Array, Array, Any]:
         if self.running_mean is None or self.running_var is None:

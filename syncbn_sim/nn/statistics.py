@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any, NamedTuple
 
 import numpy as np
+from numpy.typing import DTypeLike
 
-from ..arrays import Array
+from ..arrays import Array, parameter_dtype
 from ..functional.box import Box
 from ..stats.moments import ONE, Moments, Stretches
+from .module import Module
 
 
 class Statistics(NamedTuple):
@@ -55,6 +57,14 @@ class Context(NamedTuple):
     moments: Moments | None
     statistics: Statistics | None
     summed: bool
+
+
+def register_running(layer: Module, channels: int, dtype: DTypeLike, tracks: bool) -> None:
+    """The buffers of running statistics, under PyTorch's names: mean 0, variance 1, no batch yet; None each where they are not tracked."""
+    kind = parameter_dtype(dtype)
+    layer.register_buffer("running_mean", np.zeros(channels, kind) if tracks else None)
+    layer.register_buffer("running_var", np.ones(channels, kind) if tracks else None)
+    layer.register_buffer("num_batches_tracked", np.array(0, np.int64) if tracks else None)
 
 
 def moments_of(cells: Array, apart: bool) -> Moments:

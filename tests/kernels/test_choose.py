@@ -90,6 +90,22 @@ def test_no_place_on_disk_for_compiled_code(tmp_path: Path) -> None:
     assert done.stdout == "syncbn_sim.kernels.compiled True\n", done.stderr
 
 
+def test_a_full_disk(tmp_path: Path) -> None:
+    """Code that cannot be kept is compiled by whoever needs it; nothing says that all is ready."""
+    pytest.importorskip("numba")
+    code = """
+    from numba.core import caching
+    def full(*args):
+        raise OSError(28, "No space left on device")
+    caching.IndexDataCacheFile.save = full
+    """
+    done = python(textwrap.dedent(code) + USE, NUMBA_CACHE_DIR=str(tmp_path))
+    assert done.stdout == "syncbn_sim.kernels.compiled True\n", done.stderr
+    warm = "from syncbn_sim.kernels import warm; warm.warm = lambda: warm.compiler.not_kept.append(OSError()); print(warm.warm_once())"
+    assert python(warm, NUMBA_CACHE_DIR=str(tmp_path)).stdout == "False\n"
+    assert not list(tmp_path.rglob("compiled-*[0-9a-f]"))
+
+
 @pytest.mark.slow
 def test_of_many_processes_one_compiles(tmp_path: Path) -> None:
     """A cold cache under mpirun: one process says that it compiles, and the code on disk is written once."""

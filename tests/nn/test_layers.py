@@ -358,3 +358,12 @@ def test_other_layers_refuse_wrong_shapes() -> None:
         nn.CrossEntropyLoss()(np.ones((2, 3)), np.array([0.0, 1.0]))
     with pytest.raises(ShapeError, match="Code the classes"):
         nn.BCEWithLogitsLoss()(np.ones(2), np.array([0.0, 2.0]))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32, np.float64, np.longdouble, ">f4"])
+def test_relu_lets_nothing_through_where_it_was_0(dtype) -> None:
+    """Not even what is no number: 0 times nan would be nan."""
+    relu = nn.ReLU()
+    relu(np.array([-1, -1, -1, 0, 2, 3], dtype))
+    dx = relu.backward(np.array([np.nan, np.inf, -5, 7, np.nan, -4], dtype))
+    np.testing.assert_array_equal(dx, np.array([0, 0, 0, 0, np.nan, -4], dtype))
